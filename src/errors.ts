@@ -1,0 +1,9 @@
+/** An error meant for the user: what is wrong, where, and what to do. Printed as one line, exit code 1. */
+export class UserError extends Error {
+  override name = 'UserError';
+}
+
+/** Wrong use of a command (unknown flag value, missing argument). Printed as one line, exit code 2. */
+export class UsageError extends UserError {
+  override name = 'UsageError';
+}
