@@ -1,0 +1,237 @@
+import type { Operand } from '../spec/precision.js';
+import type { Tensor } from './tensor.js';
+
+/**
+ * The op contract. Every op writes into tensors that the caller allocated, in full, and never reads results
+ * back, so that a device may run behind. Two implementations: `backend/reference` (TypeScript, the
+ * documentation of each op) and `backend/native` (C++). One conformance suite calls both.
+ *
+ * Legend: T tokens, D hidden size, H heads, E routed experts, K experts per token, R = T·K rows after
+ * dispatch, V vocabulary, G groups (experts) of a grouped GEMM; M, N, K also name GEMM sizes where stated.
+ * `activation` means f32 or bf16 (f64 too in the reference). Ops whose name ends in `Backward` overwrite
+ * activation gradients and ADD to parameter gradients (f32).
+ */
+
+/** A GEMM operand [M, K] in a storage format, with scales per 1×128 tile along K where the format has them. */
+export interface QuantizedTensor {
+  readonly operand: Operand;
+  /**
+   * [M, K]. fp32: f32 · bf16: bf16 · e4m3, e5m2: codes · e5m6: bf16 (every E5M6 value is a BF16 value; with
+   * power-of-two scales it is already multiplied by its scale, which is exact).
+   */
+  readonly codes: Tensor;
+  /** f32 [ceil(K/128), M], tile-major; absent where there is nothing to scale. */
+  readonly scales: Tensor | undefined;
+}
+
+/** A weight [G, N, K] prepared for GEMMs that contract over K (forward) or over N (`transposed`, Dgrad). */
+export interface PackedWeight {
+  readonly operand: Operand;
+  readonly transposed: boolean;
+  /** G, N, K of the weight. */
+  readonly shape: readonly [number, number, number];
+  /** Backend's own layout. */
+  readonly data: Tensor;
+  /** Backend's own layout. */
+  readonly scales: Tensor | undefined;
+}
+
+/** Sizes and scalings of MLA [TR §2.1.1]. */
+export interface AttentionShape {
+  /** H. */
+  heads: number;
+  /** d_h, non-rotary part of queries and keys. */
+  nope: number;
+  /** d_h^R, rotary part, shared by all heads for keys. */
+  rope: number;
+  /** Value head size. */
+  v: number;
+  /** Softmax scale. */
+  scale: number;
+}
+
+/** Where the rotary part sits in each row: `heads` slices of `rope` values, `stride` apart, from `offset`. */
+export interface RopeLayout {
+  heads: number;
+  stride: number;
+  offset: number;
+  rope: number;
+  /** Pairs are (x0,x1),(x2,x3)… if true, (x0,x_{d/2}),… if false. */
+  interleaved: boolean;
+}
+
+/** Gate of DeepSeekMoE [TR §2.1.2; V2 §2.1.2]. */
+export interface RouterShape {
+  /** E. */
+  experts: number;
+  /** K. */
+  topK: number;
+  groups: number;
+  topGroups: number;
+  scoring: 'sigmoid' | 'softmax';
+  /** noaux_tc: biased choice, group score = sum of its two best; greedy: no groups; group_limited_greedy: group score = its best. */
+  method: 'noaux_tc' | 'greedy' | 'group_limited_greedy';
+  normalize: boolean;
+  scalingFactor: number;
+}
+
+export interface AdamWStep {
+  learningRate: number;
+  beta1: number;
+  beta2: number;
+  epsilon: number;
+  weightDecay: number;
+  /** Multiplies the gradient first (clipping, averaging over micro-batches). */
+  gradientScale: number;
+  /** 1 − β1^t and 1 − β2^t. */
+  biasCorrection1: number;
+  biasCorrection2: number;
+}
+
+export interface Backend {
+  readonly name: 'reference' | 'native';
+
+  /** Uninitialised memory of at least `bytes`, aligned for the backend's kernels. */
+  allocate(bytes: number): ArrayBuffer;
+
+  // ---- Linear: quantise the activation, pack the weight, multiply --------------------------------------
+
+  /** x [M, K] activation → operand in its format, tiles 1×128 along K. `out` has the shapes of `quantizedShapes`. */
+  quantize(x: Tensor, out: QuantizedTensor): void;
+  /** The inverse: values × scales into an activation [M, K]. */
+  dequantize(q: QuantizedTensor, out: Tensor): void;
+  /** Element types and sizes of a packed weight in this backend. */
+  packedSizes(
+    shape: readonly [number, number, number],
+    operand: Operand,
+    transposed: boolean,
+  ): { data: { dtype: 'f32' | 'bf16'; elements: number }; scales: number };
+  /** w f32|bf16 [G, N, K] → packed, narrow formats with one scale per 128×128 block. */
+  packWeight(w: Tensor, out: PackedWeight): void;
+  /**
+   * out[m, :] (+)= a[m, :] · w_g for every row m of group g. Contracts K (out [M, N]) or, with a transposed
+   * weight, N (out [M, K]). Rows offsets[g]..offsets[g+1] belong to group g; without offsets G = 1.
+   * Narrow formats: partial sums of 128 products are scaled and added in FP32 (promotion, N_C = 128 [TR §3.3.2]).
+   */
+  gemm(a: QuantizedTensor, w: PackedWeight, out: Tensor, options?: { offsets?: Tensor; accumulate?: boolean }): void;
+  /**
+   * dw[g] += Σ_m dy[m, :]ᵀ x[m, :], f32 [G, N, K]. dy is an activation [M, N]; x as saved by the forward
+   * pass. Both are brought to `operands` in 128×1 tiles along M, from each group's first row [TR §3.3.2].
+   */
+  gemmWgrad(
+    dy: Tensor,
+    x: QuantizedTensor,
+    dw: Tensor,
+    operands: { gradient: Operand; input: Operand },
+    offsets?: Tensor,
+  ): void;
+
+  // ---- Element-wise and row-wise ------------------------------------------------------------------------
+
+  /** out = a + b, same shapes and types; out may be a or b. */
+  add(a: Tensor, b: Tensor, out: Tensor): void;
+  /** out = x in out's type. */
+  cast(x: Tensor, out: Tensor): void;
+  fill(x: Tensor, value: number): void;
+  /** Columns [T, w] from `column` of x [T, W] → out [T, w]. */
+  copyColumnsOut(x: Tensor, column: number, out: Tensor): void;
+  /** x [T, w] → columns from `column` of out [T, W]. */
+  copyColumnsIn(x: Tensor, out: Tensor, column: number): void;
+  /** y = x · rsqrt(mean(x²) + eps) · weight; x, y [T, D], weight f32 [D]; inverseRms f32 [T] is kept for backward. */
+  rmsNorm(x: Tensor, weight: Tensor, eps: number, y: Tensor, inverseRms: Tensor): void;
+  rmsNormBackward(dy: Tensor, x: Tensor, weight: Tensor, inverseRms: Tensor, dx: Tensor, dweight: Tensor): void;
+  /**
+   * Rotates in place. x [T, W]; table f32 [positions, rope/2, 2] of (cos, sin); positions i32 [T].
+   * `inverse` turns the other way: the backward pass on dx.
+   */
+  rope(x: Tensor, table: Tensor, positions: Tensor, layout: RopeLayout, inverse: boolean): void;
+  /** gu [R, 2I] = [gate | up] → h [R, I] = silu(gate) · up. */
+  swiglu(gu: Tensor, h: Tensor): void;
+  swigluBackward(dh: Tensor, gu: Tensor, dgu: Tensor): void;
+
+  // ---- Attention ----------------------------------------------------------------------------------------
+
+  /**
+   * Causal multi-head attention on MLA's expanded heads, within segments.
+   * q [T, H·(nope+rope)] per head [q_nope | q_rope]; kv [T, H·(nope+v)] per head [k_nope | v]; kRope [T, rope];
+   * segments i32 [S+1] ascending row bounds; o [T, H·v]; logSumExp f32 [H, T] is kept for backward.
+   */
+  attention(
+    q: Tensor,
+    kv: Tensor,
+    kRope: Tensor,
+    segments: Tensor,
+    shape: AttentionShape,
+    o: Tensor,
+    logSumExp: Tensor,
+  ): void;
+  attentionBackward(
+    dO: Tensor,
+    saved: { q: Tensor; kv: Tensor; kRope: Tensor; o: Tensor; logSumExp: Tensor; segments: Tensor },
+    shape: AttentionShape,
+    dq: Tensor,
+    dkv: Tensor,
+    dkRope: Tensor,
+  ): void;
+  /**
+   * One new token per row on the latent cache (weight absorption [V2 §2.1.2]): q [B, H·(latent+rope)] per head
+   * [q_nope·W_UK | q_rope]; row b attends to cache rows pages… of its sequence: cache [capacity, latent+rope]
+   * activation, `rows` i32 [B+1] bounds into `index` i32 (cache row of each position, in order);
+   * o [B, H·latent] = softmax(q·cacheᵀ · scale) · cache[:, :latent].
+   */
+  latentAttention(
+    q: Tensor,
+    cache: Tensor,
+    index: Tensor,
+    bounds: Tensor,
+    shape: { heads: number; latent: number; rope: number; scale: number },
+    o: Tensor,
+  ): void;
+
+  // ---- Mixture of experts -------------------------------------------------------------------------------
+
+  /**
+   * logits f32 [T, E], bias f32 [E] → ids i32 [T, K] (order of descending choice score, lower id first on a tie),
+   * weights f32 [T, K] from the unbiased scores, normalised and scaled as `shape` says; load i32 [E] = tokens per expert.
+   */
+  route(logits: Tensor, bias: Tensor, shape: RouterShape, ids: Tensor, weights: Tensor, load: Tensor): void;
+  /**
+   * dweights f32 [T, K] → dlogits f32 [T, E], plus the gradient of the complementary sequence-wise balance loss
+   * α·Σ_e f_e·P_e per segment of `sequences` i32 [S+1] (f is held constant) [TR §2.1.2 eq. 17–20], averaged over
+   * sequences and multiplied by `balanceFactor` = α × loss scale. balanceLoss f32 [1] receives Σ_e f_e·P_e averaged over sequences.
+   */
+  routeBackward(
+    dweights: Tensor,
+    saved: { logits: Tensor; ids: Tensor; sequences: Tensor },
+    shape: RouterShape,
+    balanceFactor: number,
+    dlogits: Tensor,
+    balanceLoss: Tensor,
+  ): void;
+  /**
+   * Order of dispatch: ids i32 [T, K] → rows sorted by expert, within an expert by token.
+   * offsets i32 [E+1]; source i32 [R]: token of each row; slot i32 [T, K]: row of each (token, choice).
+   */
+  dispatchPlan(ids: Tensor, offsets: Tensor, source: Tensor, slot: Tensor): void;
+  /** x [T, D] → out [R, D]: out[r] = x[source[r]]. */
+  permute(x: Tensor, source: Tensor, out: Tensor): void;
+  /** y[t] = Σ_k weights[t,k] · x[slot[t,k]]; x [R, D], y [T, D]; weights f32 [T, K], all 1 where absent. */
+  unpermute(x: Tensor, slot: Tensor, weights: Tensor | undefined, y: Tensor): void;
+  /** dy [T, D] → dx[slot[t,k]] = weights[t,k]·dy[t] [R, D]; dweights[t,k] = dy[t]·x[slot[t,k]] f32 [T, K]. */
+  unpermuteBackward(dy: Tensor, x: Tensor, slot: Tensor, weights: Tensor, dx: Tensor, dweights: Tensor): void;
+
+  // ---- Ends of the network and optimizer ----------------------------------------------------------------
+
+  /** ids i32 [T], table f32 [V, D] → y [T, D]. */
+  embedding(ids: Tensor, table: Tensor, y: Tensor): void;
+  embeddingBackward(ids: Tensor, dy: Tensor, dtable: Tensor): void;
+  /**
+   * logits f32 [T, V], targets i32 [T] (negative: ignored, loss 0) → losses f32 [T] = −log p(target) and, where
+   * dlogits (activation [T, V]) is given, (softmax − onehot) · gradientScale, zero on ignored rows.
+   */
+  crossEntropy(logits: Tensor, targets: Tensor, losses: Tensor, dlogits: Tensor | undefined, gradientScale: number): void;
+  /** out f32 [1] = Σ x², in f64 inside and in a fixed order. Not finite if any element is not. */
+  sumOfSquares(x: Tensor, out: Tensor): void;
+  /** Decoupled weight decay [arXiv 1711.05101]. parameter, gradient f32; moments f32 or bf16 (rounded to nearest even). */
+  adamw(parameter: Tensor, gradient: Tensor, m: Tensor, v: Tensor, step: AdamWStep): void;
+}
