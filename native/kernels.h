@@ -1,0 +1,16 @@
+// The kernel families of one instruction-set level. Each family is one .cc file (listed in binding.gyp's
+// kernel_sources) that defines its register function in namespace fathom::FATHOM_ISA_NS.
+#pragma once
+
+#include "bind.h"
+
+namespace fathom {
+namespace FATHOM_ISA_NS {
+
+/// Binds every kernel of this level; called by native/addon.cc.
+void register_kernels(const Exports& exports);
+
+void register_gemm(const Exports& exports);
+
+}  // namespace FATHOM_ISA_NS
+}  // namespace fathom
