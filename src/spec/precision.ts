@@ -49,8 +49,6 @@ export const recipeSchema = z.strictObject({
   swigluCache: operand,
   /** AdamW's first and second moments [TR §3.3.3]. Master weights and gradients are FP32. */
   moments: z.enum(['fp32', 'bf16']),
-  /** What is computed again in the backward pass instead of kept [TR §3.2.3]. */
-  recompute: z.strictObject({ rmsNorm: z.boolean(), mlaUpProjection: z.boolean() }),
 });
 export type Recipe = z.infer<typeof recipeSchema>;
 
@@ -82,7 +80,6 @@ const uniform = (name: string, linear: LinearRecipe, format: 'fp32' | 'bf16'): R
   gate: FP32,
   swigluCache: { format, scale: 'fp32' },
   moments: format,
-  recompute: { rmsNorm: false, mlaUpProjection: false },
 });
 
 export const RECIPES: Record<'fp32' | 'bf16' | 'fp8', Recipe> = {
@@ -99,6 +96,5 @@ export const RECIPES: Record<'fp32' | 'bf16' | 'fp8', Recipe> = {
     gate: FP32,
     swigluCache: { format: 'e4m3', scale: 'fp32' },
     moments: 'bf16',
-    recompute: { rmsNorm: true, mlaUpProjection: true },
   },
 };

@@ -26,10 +26,14 @@ export class Tensor {
   /** Gradient of the loss with respect to this tensor, once the tape has reached it. */
   grad: Tensor | undefined;
 
+  /**
+   * @param data elements in row-major order; the tape exchanges it when it drops a tensor that it can
+   *   compute again
+   */
   constructor(
     readonly shape: readonly number[],
     readonly dtype: DType,
-    readonly data: TensorData,
+    public data: TensorData,
   ) {
     if (data.length !== elementCount(shape)) {
       throw new Error(`tensor of shape [${shape}] needs ${elementCount(shape)} elements, got ${data.length}`);

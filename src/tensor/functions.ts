@@ -1,0 +1,404 @@
+import type { LinearRecipe, Operand } from '../spec/precision.js';
+import type { AttentionShape, QuantizedTensor, RopeLayout, RouterShape } from './backend.js';
+import type { Parameter } from './parameter.js';
+import type { Tape } from './tape.js';
+import type { DType, Tensor } from './tensor.js';
+
+/**
+ * Differentiable functions: each calls an op of the backend and records on the tape how to go back.
+ * Legend as in `backend.ts`: T tokens, D hidden size, E experts, K experts per token, R = T·K dispatched rows.
+ */
+
+const IDENTITY: Record<string, DType> = { fp32: 'f32', bf16: 'bf16' };
+const CODES: Record<Operand['format'], DType> = {
+  fp32: 'f32',
+  bf16: 'bf16',
+  e4m3: 'e4m3',
+  e5m2: 'e5m2',
+  e5m6: 'bf16',
+};
+
+/** Whether quantising to `operand` yields the tensor itself. */
+const isIdentity = (x: Tensor, operand: Operand): boolean => IDENTITY[operand.format] === x.dtype;
+
+/** An uninitialised operand for x [M, K]. */
+function allocQuantized(tape: Tape, x: Tensor, operand: Operand): QuantizedTensor {
+  const narrow = operand.format !== 'fp32' && operand.format !== 'bf16';
+  const folded = operand.format === 'e5m6' && operand.scale === 'pow2';
+  return {
+    operand,
+    codes: tape.alloc([x.rows, x.cols], CODES[operand.format]),
+    scales: narrow && !folded ? tape.alloc([Math.ceil(x.cols / 128), x.rows], 'f32') : undefined,
+  };
+}
+
+const partsOf = (q: QuantizedTensor): Tensor[] => (q.scales ? [q.codes, q.scales] : [q.codes]);
+
+/** x as a GEMM operand, for use at once. */
+function quantizeNow(tape: Tape, x: Tensor, operand: Operand): QuantizedTensor {
+  if (isIdentity(x, operand)) return { operand, codes: x, scales: undefined };
+  const q = allocQuantized(tape, x, operand);
+  tape.backend.quantize(x, q);
+  return q;
+}
+
+/** Operands of activations, so that two Linears with one input quantise it once. */
+const operandsOf = new WeakMap<Tensor, Map<string, QuantizedTensor>>();
+
+/** x [M, K] as a GEMM operand that a backward pass may use; dropped and made again if x itself is. */
+function quantize(tape: Tape, x: Tensor, operand: Operand): QuantizedTensor {
+  if (isIdentity(x, operand)) return { operand, codes: x, scales: undefined };
+  const key = `${operand.format}/${operand.scale}`;
+  let known = operandsOf.get(x);
+  if (!known) operandsOf.set(x, (known = new Map()));
+  const made = known.get(key);
+  if (made) return made;
+  const q = quantizeNow(tape, x, operand);
+  known.set(key, q);
+  if (tape.isDropped(x)) {
+    // The scales are small and stay; `needs` keeps them.
+    const needs = q.scales ? [x, q.scales] : [x];
+    tape.dropAndRecompute(q.codes, needs, () => tape.backend.quantize(x, q));
+    tape.record({ name: 'quantize', outputs: [q.codes], saved: [], backward: () => {} });
+  }
+  return q;
+}
+
+export interface LinearOptions {
+  /** Rows of each group for a grouped weight [G, N, K]: i32 [G+1]. */
+  offsets?: Tensor;
+  /** Type of y; that of x by default. */
+  output?: 'f32' | 'bf16';
+  /** Do not keep y for the backward pass, multiply again there. */
+  recompute?: boolean;
+}
+
+/** y = x·Wᵀ: x [M, K], W [N, K] → y [M, N]; grouped: rows of group g meet W[g]. Formats as `recipe` says. */
+export function linear(
+  tape: Tape,
+  x: Tensor,
+  w: Parameter,
+  recipe: LinearRecipe,
+  options: LinearOptions = {},
+): Tensor {
+  const { backend } = tape;
+  const n = w.value.shape[w.value.shape.length - 2]!;
+  const groups = options.offsets ? { offsets: options.offsets } : {};
+  const q = quantize(tape, x, recipe.fprop.input);
+  const y = tape.alloc([x.rows, n], options.output ?? x.dtype);
+  const forward = () => backend.gemm(q, w.packed(recipe.fprop.weight, false), y, groups);
+  forward();
+  if (options.recompute) tape.dropAndRecompute(y, partsOf(q), forward);
+  tape.record({
+    name: w.name,
+    outputs: [y],
+    saved: partsOf(q),
+    backward: () => {
+      const dy = quantizeNow(tape, y.grad!, recipe.dgrad.gradient);
+      const weight = w.packed(recipe.dgrad.weight, true);
+      tape.addGradInto(x, (dx, accumulate) => backend.gemm(dy, weight, dx, { ...groups, accumulate }));
+      backend.gemmWgrad(y.grad!, q, w.gradient(), recipe.wgrad, options.offsets);
+    },
+  });
+  return y;
+}
+
+/** y = a + b. */
+export function add(tape: Tape, a: Tensor, b: Tensor): Tensor {
+  const y = tape.alloc(a.shape, a.dtype);
+  tape.backend.add(a, b, y);
+  tape.record({
+    name: 'add',
+    outputs: [y],
+    saved: [],
+    backward: () => {
+      tape.addGrad(a, y.grad!);
+      tape.addGrad(b, y.grad!);
+    },
+  });
+  return y;
+}
+
+/** RMSNorm over the last dimension [arXiv 1910.07467]; with `recompute`, y is not kept for the backward pass. */
+export function rmsNorm(tape: Tape, x: Tensor, weight: Parameter, eps: number, recompute = false): Tensor {
+  const { backend } = tape;
+  const y = tape.alloc(x.shape, x.dtype);
+  const inverseRms = tape.alloc([x.rows], 'f32');
+  const forward = () => backend.rmsNorm(x, weight.value, eps, y, inverseRms);
+  forward();
+  if (recompute) tape.dropAndRecompute(y, [x, inverseRms], forward);
+  tape.record({
+    name: weight.name,
+    outputs: [y],
+    saved: [x, inverseRms],
+    backward: () => {
+      const dx = tape.alloc(x.shape, x.dtype);
+      backend.rmsNormBackward(y.grad!, x, weight.value, inverseRms, dx, weight.gradient());
+      tape.addGrad(x, dx);
+    },
+  });
+  return y;
+}
+
+/** Rotary embedding in place on x [T, W]. */
+export function rope(tape: Tape, x: Tensor, table: Tensor, positions: Tensor, layout: RopeLayout): void {
+  const forward = () => tape.backend.rope(x, table, positions, layout, false);
+  forward();
+  tape.alsoInPlace(x, forward);
+  // The record names no output: x belongs to the record that made it.
+  tape.record({
+    name: 'rope',
+    outputs: [],
+    saved: [],
+    backward: () => {
+      if (x.grad) tape.backend.rope(tape.ownGrad(x), table, positions, layout, true);
+    },
+  });
+}
+
+/** Columns of x [T, Σ widths] as separate tensors [T, width]. */
+export function splitColumns(tape: Tape, x: Tensor, widths: readonly number[]): Tensor[] {
+  const starts = widths.map((_, i) => widths.slice(0, i).reduce((a, b) => a + b, 0));
+  const parts = widths.map((width) => tape.alloc([x.rows, width], x.dtype));
+  parts.forEach((part, i) => {
+    tape.backend.copyColumnsOut(x, starts[i]!, part);
+  });
+  tape.record({
+    name: 'split',
+    outputs: parts,
+    saved: [],
+    backward: () => {
+      const dx = tape.alloc(x.shape, x.dtype);
+      parts.forEach((part, i) => {
+        tape.backend.copyColumnsIn(part.grad!, dx, starts[i]!);
+      });
+      tape.addGrad(x, dx);
+    },
+  });
+  return parts;
+}
+
+/** [a | b] along the columns. */
+export function concatColumns(tape: Tape, a: Tensor, b: Tensor): Tensor {
+  const y = tape.alloc([a.rows, a.cols + b.cols], a.dtype);
+  tape.backend.copyColumnsIn(a, y, 0);
+  tape.backend.copyColumnsIn(b, y, a.cols);
+  tape.record({
+    name: 'concat',
+    outputs: [y],
+    saved: [],
+    backward: () => {
+      const da = tape.alloc(a.shape, a.dtype);
+      const db = tape.alloc(b.shape, b.dtype);
+      tape.backend.copyColumnsOut(y.grad!, 0, da);
+      tape.backend.copyColumnsOut(y.grad!, a.cols, db);
+      tape.addGrad(a, da);
+      tape.addGrad(b, db);
+    },
+  });
+  return y;
+}
+
+/** MLA's causal attention on expanded heads within `segments`; shapes as in the op. */
+export function attention(
+  tape: Tape,
+  q: Tensor,
+  kv: Tensor,
+  kRope: Tensor,
+  segments: Tensor,
+  shape: AttentionShape,
+): Tensor {
+  const o = tape.alloc([q.rows, shape.heads * shape.v], q.dtype);
+  const logSumExp = tape.alloc([shape.heads, q.rows], 'f32');
+  tape.backend.attention(q, kv, kRope, segments, shape, o, logSumExp);
+  tape.record({
+    name: 'attention',
+    outputs: [o],
+    saved: [q, kv, kRope, o, logSumExp],
+    backward: () => {
+      const [dq, dkv, dkRope] = [q, kv, kRope].map((t) => tape.alloc(t.shape, t.dtype)) as [Tensor, Tensor, Tensor];
+      const saved = { q, kv, kRope, o, logSumExp, segments };
+      tape.backend.attentionBackward(o.grad!, saved, shape, dq, dkv, dkRope);
+      tape.addGrad(q, dq);
+      tape.addGrad(kv, dkv);
+      tape.addGrad(kRope, dkRope);
+    },
+  });
+  return o;
+}
+
+/**
+ * h = silu(gate)·up for gu = [gate | up] [R, 2I]. With a `cache` narrower than gu, gu is kept in that format
+ * only, and h is computed again from it in the backward pass [TR §3.3.3].
+ */
+export function swiglu(tape: Tape, gu: Tensor, cache: Operand): Tensor {
+  const { backend } = tape;
+  const h = tape.alloc([gu.rows, gu.cols / 2], gu.dtype);
+  backend.swiglu(gu, h);
+  if (!isIdentity(gu, cache)) {
+    const q = quantizeNow(tape, gu, cache);
+    tape.dropAndRecompute(gu, partsOf(q), () => backend.dequantize(q, gu));
+    tape.dropAndRecompute(h, [gu], () => backend.swiglu(gu, h));
+  }
+  tape.record({
+    name: 'swiglu',
+    outputs: [h],
+    saved: [gu],
+    backward: () => {
+      const dgu = tape.alloc(gu.shape, gu.dtype);
+      backend.swigluBackward(h.grad!, gu, dgu);
+      tape.addGrad(gu, dgu);
+    },
+  });
+  return h;
+}
+
+/** Rows of dispatch: which token each row comes from and where each choice of a token lies. */
+export interface Dispatch {
+  /** i32 [E+1] rows of each expert. */
+  offsets: Tensor;
+  /** i32 [R]. */
+  source: Tensor;
+  /** i32 [T, K]. */
+  slot: Tensor;
+}
+
+/** Choice of experts: ids i32 [T, K] and their weights f32 [T, K], differentiable through the weights. */
+export function route(
+  tape: Tape,
+  logits: Tensor,
+  bias: Tensor,
+  shape: RouterShape,
+  balance: { sequences: Tensor; factor: number; loss: Tensor; load: Tensor },
+): { weights: Tensor; dispatch: Dispatch } {
+  const { backend } = tape;
+  const tokens = logits.rows;
+  const ids = tape.alloc([tokens, shape.topK], 'i32');
+  const weights = tape.alloc([tokens, shape.topK], 'f32');
+  backend.route(logits, bias, shape, ids, weights, balance.load);
+  const dispatch = {
+    offsets: tape.alloc([shape.experts + 1], 'i32'),
+    source: tape.alloc([tokens * shape.topK], 'i32'),
+    slot: tape.alloc([tokens, shape.topK], 'i32'),
+  };
+  backend.dispatchPlan(ids, dispatch.offsets, dispatch.source, dispatch.slot);
+  tape.record({
+    name: 'route',
+    outputs: [weights],
+    saved: [logits, ids, dispatch.offsets, dispatch.source, dispatch.slot],
+    backward: () => {
+      const dlogits = tape.alloc(logits.shape, 'f32');
+      const saved = { logits, ids, sequences: balance.sequences };
+      backend.routeBackward(weights.grad!, saved, shape, balance.factor, dlogits, balance.loss);
+      tape.addGrad(logits, dlogits);
+    },
+  });
+  return { weights, dispatch };
+}
+
+/** Rows of x [T, D] in the order of their experts → [R, D]. */
+export function permute(tape: Tape, x: Tensor, dispatch: Dispatch): Tensor {
+  const rows = tape.alloc([dispatch.source.size, x.cols], x.dtype);
+  const forward = () => tape.backend.permute(x, dispatch.source, rows);
+  forward();
+  tape.record({
+    name: 'permute',
+    outputs: [rows],
+    saved: [dispatch.slot],
+    backward: () => {
+      const dx = tape.alloc(x.shape, x.dtype);
+      tape.backend.unpermute(rows.grad!, dispatch.slot, undefined, dx);
+      tape.addGrad(x, dx);
+    },
+  });
+  return rows;
+}
+
+/** y[t] = Σ_k weights[t,k]·rows[slot[t,k]]: rows [R, D] back to tokens [T, D]. */
+export function unpermute(tape: Tape, rows: Tensor, weights: Tensor, dispatch: Dispatch): Tensor {
+  const y = tape.alloc([weights.rows, rows.cols], rows.dtype);
+  tape.backend.unpermute(rows, dispatch.slot, weights, y);
+  tape.record({
+    name: 'unpermute',
+    outputs: [y],
+    saved: [rows, weights, dispatch.slot],
+    backward: () => {
+      const drows = tape.alloc(rows.shape, rows.dtype);
+      const dweights = tape.alloc(weights.shape, 'f32');
+      tape.backend.unpermuteBackward(y.grad!, rows, dispatch.slot, weights, drows, dweights);
+      tape.addGrad(rows, drows);
+      tape.addGrad(weights, dweights);
+    },
+  });
+  return y;
+}
+
+/** ids i32 [T] → rows of the table, in `dtype` [T, D]. */
+export function embedding(tape: Tape, ids: Tensor, table: Parameter, dtype: 'f32' | 'bf16'): Tensor {
+  const y = tape.alloc([ids.size, table.value.cols], dtype);
+  tape.backend.embedding(ids, table.value, y);
+  tape.record({
+    name: table.name,
+    outputs: [y],
+    saved: [],
+    backward: () => tape.backend.embeddingBackward(ids, y.grad!, table.gradient()),
+  });
+  return y;
+}
+
+/** Bytes of logits that exist at one time in `crossEntropy`. */
+const LOGITS_BYTES = 16 * 2 ** 20;
+
+/**
+ * −log p(target) of h·Wᵀ without ever holding all logits: rows are taken in chunks, and each chunk's gradient
+ * is computed while its logits exist. h [T, D], W [V, D], targets i32 [T] (negative: ignored) → losses f32 [T].
+ * The loss that is differentiated is Σ losses · `gradientScale`.
+ */
+export function crossEntropy(
+  tape: Tape,
+  h: Tensor,
+  head: Parameter,
+  targets: Tensor,
+  recipe: LinearRecipe,
+  gradientScale: number,
+): Tensor {
+  const vocabulary = head.value.shape[0]!;
+  const losses = tape.alloc([h.rows], 'f32');
+  const chunk = Math.max(64, Math.floor(LOGITS_BYTES / (4 * vocabulary) / 64) * 64);
+  const dh = tape.recording ? tape.alloc(h.shape, h.dtype) : undefined;
+  for (let from = 0; from < h.rows; from += chunk) {
+    const to = Math.min(from + chunk, h.rows);
+    tape.scope(() => {
+      const part = (t: Tensor) => t.rowsView(from, to);
+      lossOfRows(tape, part(h), head, slice(targets, from, to), recipe, gradientScale, slice(losses, from, to), dh && part(dh));
+      return undefined;
+    });
+  }
+  if (dh) {
+    tape.record({ name: head.name, outputs: [], saved: [dh], backward: () => tape.addGrad(h, dh) });
+  }
+  return losses;
+}
+
+const slice = (t: Tensor, from: number, to: number): Tensor => t.reshape([t.size, 1]).rowsView(from, to).reshape([to - from]);
+
+function lossOfRows(
+  tape: Tape,
+  h: Tensor,
+  head: Parameter,
+  targets: Tensor,
+  recipe: LinearRecipe,
+  gradientScale: number,
+  losses: Tensor,
+  dh: Tensor | undefined,
+): void {
+  const { backend } = tape;
+  const q = quantizeNow(tape, h, recipe.fprop.input);
+  const logits = tape.alloc([h.rows, head.value.shape[0]!], 'f32');
+  backend.gemm(q, head.packed(recipe.fprop.weight, false), logits);
+  const dlogits = dh && tape.alloc(logits.shape, h.dtype);
+  backend.crossEntropy(logits, targets, losses, dlogits, gradientScale);
+  if (!dh || !dlogits) return;
+  backend.gemm(quantizeNow(tape, dlogits, recipe.dgrad.gradient), head.packed(recipe.dgrad.weight, true), dh);
+  backend.gemmWgrad(dlogits, q, head.gradient(), recipe.wgrad);
+}

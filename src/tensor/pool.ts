@@ -1,0 +1,58 @@
+import type { Backend } from './backend.js';
+import { type DType, elementBytes, elementCount, Tensor } from './tensor.js';
+
+/** Sizes are rounded up to a page, so that tensors of nearly equal size share buffers. */
+const GRANULE = 4096;
+
+/**
+ * Memory of a training step: buffers are handed out by size and come back when their last holder lets go.
+ * After the first step nothing is allocated any more.
+ */
+export class Pool {
+  private readonly free = new Map<number, ArrayBuffer[]>();
+  private readonly holders = new Map<ArrayBuffer, number>();
+  /** Bytes ever taken from the backend. */
+  reservedBytes = 0;
+
+  constructor(private readonly backend: Backend) {}
+
+  /** An uninitialised tensor with one holder. */
+  take(shape: readonly number[], dtype: DType): Tensor {
+    const bytes = roundUp(elementCount(shape) * elementBytes(dtype));
+    const buffer = this.free.get(bytes)?.pop() ?? this.reserve(bytes);
+    this.holders.set(buffer, 1);
+    return Tensor.over(shape, dtype, buffer);
+  }
+
+  /** Number of holders of the tensor's memory; parameters and inputs, which are not pooled, have none. */
+  holdersOf(tensor: Tensor): number {
+    return this.holders.get(tensor.data.buffer as ArrayBuffer) ?? 0;
+  }
+
+  retain(tensor: Tensor): void {
+    const buffer = tensor.data.buffer as ArrayBuffer;
+    const count = this.holders.get(buffer);
+    if (count !== undefined) this.holders.set(buffer, count + 1);
+  }
+
+  release(tensor: Tensor): void {
+    const buffer = tensor.data.buffer as ArrayBuffer;
+    const count = this.holders.get(buffer);
+    if (count === undefined) return;
+    if (count > 1) {
+      this.holders.set(buffer, count - 1);
+      return;
+    }
+    this.holders.delete(buffer);
+    const list = this.free.get(buffer.byteLength);
+    if (list) list.push(buffer);
+    else this.free.set(buffer.byteLength, [buffer]);
+  }
+
+  private reserve(bytes: number): ArrayBuffer {
+    this.reservedBytes += bytes;
+    return this.backend.allocate(bytes);
+  }
+}
+
+const roundUp = (bytes: number): number => Math.max(1, Math.ceil(bytes / GRANULE)) * GRANULE;
