@@ -34,7 +34,7 @@ export const roundBf16 = (value: number): number => decodeBf16(encodeBf16(value)
 /** Encodes `values` element by element into `codes`, which has the same length; returns `codes`. */
 export function encodeBf16Array(
   values: Float32Array | Float64Array,
-  codes = new Uint16Array(values.length),
+  codes: Uint16Array = new Uint16Array(values.length),
 ): Uint16Array {
   const floats = values instanceof Float32Array ? values : Float32Array.from(values);
   const bits = new Uint32Array(floats.buffer, floats.byteOffset, floats.length);
@@ -43,7 +43,10 @@ export function encodeBf16Array(
 }
 
 /** Decodes `codes` element by element into `values`, which has the same length; returns `values`. */
-export function decodeBf16Array(codes: Uint16Array, values = new Float32Array(codes.length)): Float32Array {
+export function decodeBf16Array(
+  codes: Uint16Array,
+  values: Float32Array = new Float32Array(codes.length),
+): Float32Array {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   for (let i = 0; i < codes.length; i++) bits[i] = codes[i]! << 16;
   return values;

@@ -1,5 +1,5 @@
 import type { Operand } from '../spec/precision.js';
-import type { Tensor } from './tensor.js';
+import type { DType, Tensor } from './tensor.js';
 
 /**
  * The op contract. Every op writes into tensors that the caller allocated, in full, and never reads results
@@ -100,12 +100,13 @@ export interface Backend {
   quantize(x: Tensor, out: QuantizedTensor): void;
   /** The inverse: values × scales into an activation [M, K]. */
   dequantize(q: QuantizedTensor, out: Tensor): void;
-  /** Element types and sizes of a packed weight in this backend. */
+  /** Element types and sizes of a packed weight in this backend; `weight` is the type of w, f32 by default. */
   packedSizes(
     shape: readonly [number, number, number],
     operand: Operand,
     transposed: boolean,
-  ): { data: { dtype: 'f32' | 'bf16'; elements: number }; scales: number };
+    weight?: DType,
+  ): { data: { dtype: 'f64' | 'f32' | 'bf16'; elements: number }; scales: number };
   /** w f32|bf16 [G, N, K] → packed, narrow formats with one scale per 128×128 block. */
   packWeight(w: Tensor, out: PackedWeight): void;
   /**

@@ -1,0 +1,54 @@
+import type { Backend } from '../../tensor/backend.js';
+import { attention, attentionBackward, latentAttention } from './attention.js';
+import { add, cast, copyColumnsIn, copyColumnsOut, fill, swiglu, swigluBackward } from './elementwise.js';
+import { gemm, gemmWgrad } from './linear.js';
+import { crossEntropy, embedding, embeddingBackward } from './loss.js';
+import { dispatchPlan, permute, route, routeBackward, unpermute, unpermuteBackward } from './moe.js';
+import { rmsNorm, rmsNormBackward } from './norm.js';
+import { adamw, sumOfSquares } from './optimizer.js';
+import { dequantize, packedSizes, packWeight, quantize } from './quantize.js';
+import { rope } from './rope.js';
+
+/**
+ * The reference backend: every op in plain TypeScript, computed in double precision and rounded when stored. It
+ * defines what the ops mean, takes f64 tensors too, and is what runs where the native addon is not built.
+ */
+export const referenceBackend: Backend = {
+  name: 'reference',
+  allocate: (bytes) => new ArrayBuffer(bytes),
+
+  quantize,
+  dequantize,
+  packedSizes,
+  packWeight,
+  gemm,
+  gemmWgrad,
+
+  add,
+  cast,
+  fill,
+  copyColumnsOut,
+  copyColumnsIn,
+  rmsNorm,
+  rmsNormBackward,
+  rope,
+  swiglu,
+  swigluBackward,
+
+  attention,
+  attentionBackward,
+  latentAttention,
+
+  route,
+  routeBackward,
+  dispatchPlan,
+  permute,
+  unpermute,
+  unpermuteBackward,
+
+  embedding,
+  embeddingBackward,
+  crossEntropy,
+  sumOfSquares,
+  adamw,
+};
