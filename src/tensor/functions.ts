@@ -1,6 +1,7 @@
 import type { LinearRecipe, Operand } from '../spec/precision.js';
 import type { AttentionShape, QuantizedTensor, RopeLayout, RouterShape } from './backend.js';
 import type { Parameter } from './parameter.js';
+import { quantizedShapes } from './quantized.js';
 import type { Tape } from './tape.js';
 import type { DType, Tensor } from './tensor.js';
 
@@ -10,25 +11,17 @@ import type { DType, Tensor } from './tensor.js';
  */
 
 const IDENTITY: Record<string, DType> = { fp32: 'f32', bf16: 'bf16' };
-const CODES: Record<Operand['format'], DType> = {
-  fp32: 'f32',
-  bf16: 'bf16',
-  e4m3: 'e4m3',
-  e5m2: 'e5m2',
-  e5m6: 'bf16',
-};
 
 /** Whether quantising to `operand` yields the tensor itself. */
 const isIdentity = (x: Tensor, operand: Operand): boolean => IDENTITY[operand.format] === x.dtype;
 
 /** An uninitialised operand for x [M, K]. */
 function allocQuantized(tape: Tape, x: Tensor, operand: Operand): QuantizedTensor {
-  const narrow = operand.format !== 'fp32' && operand.format !== 'bf16';
-  const folded = operand.format === 'e5m6' && operand.scale === 'pow2';
+  const { codes, scales } = quantizedShapes(x.rows, x.cols, operand, x.dtype);
   return {
     operand,
-    codes: tape.alloc([x.rows, x.cols], CODES[operand.format]),
-    scales: narrow && !folded ? tape.alloc([Math.ceil(x.cols / 128), x.rows], 'f32') : undefined,
+    codes: tape.alloc(codes.shape, codes.dtype),
+    scales: scales && tape.alloc(scales.shape, scales.dtype),
   };
 }
 

@@ -63,6 +63,16 @@ export class Tape {
     }
   }
 
+  /** Runs `fn`, releases all that it allocated, and returns its result, which holds no tensor. */
+  scopeValue<T>(fn: () => T): T {
+    let value: T;
+    this.scope(() => {
+      value = fn();
+      return undefined;
+    });
+    return value!;
+  }
+
   record(node: TapeNode): void {
     if (!this.recording) return;
     for (const tensor of node.saved) if (!this.recomputable.has(tensor)) this.pool.retain(tensor);

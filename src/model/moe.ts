@@ -1,0 +1,51 @@
+import type { ModelConfig } from '../spec/model.js';
+import type { LinearRecipe } from '../spec/precision.js';
+import type { RouterShape } from '../tensor/backend.js';
+import { add, linear, permute, route, swiglu, unpermute } from '../tensor/functions.js';
+import type { Tensor } from '../tensor/tensor.js';
+import type { Context, RouterState, Weights } from './context.js';
+
+/** The gate of a model in the op's terms. */
+export function routerShape(config: ModelConfig): RouterShape {
+  return {
+    experts: config.n_routed_experts,
+    topK: config.num_experts_per_tok,
+    groups: config.n_group,
+    topGroups: config.topk_group,
+    scoring: config.scoring_func,
+    method: config.topk_method,
+    normalize: config.norm_topk_prob,
+    scalingFactor: config.routed_scaling_factor,
+  };
+}
+
+/**
+ * DeepSeekMoE [TR §2.1.2]: u [T, D] → Σ_shared FFN(u) + Σ_chosen g_i·FFN_i(u) [T, D].
+ * The published models fold their shared experts into one MLP of n_shared_experts times the width.
+ */
+export function mixtureOfExperts(ctx: Context, w: Weights, u: Tensor, router: RouterState): Tensor {
+  const { tape, config, recipe } = ctx;
+  const logits = linear(tape, u, w.get('gate.weight'), recipe.gate, { output: 'f32' }); // u·e_i [T, E]
+  const { weights, dispatch } = route(tape, logits, router.bias, routerShape(config), {
+    sequences: ctx.layout.sequences,
+    factor: router.balanceFactor,
+    loss: router.balanceLoss,
+    load: router.load,
+  });
+  const rows = permute(tape, u, dispatch); // [R, D]
+  const gu = linear(tape, rows, w.get('experts.gate_up_proj'), recipe.expertUp, { offsets: dispatch.offsets });
+  const h = swiglu(tape, gu, recipe.swigluCache); // [R, I]
+  const out = linear(tape, h, w.get('experts.down_proj'), recipe.expertDown, { offsets: dispatch.offsets });
+  const routed = unpermute(tape, out, weights, dispatch); // [T, D]
+  if (config.n_shared_experts === 0) return routed;
+  return add(tape, routed, feedForward(ctx, w, 'shared_experts.', u));
+}
+
+/** SwiGLU feed-forward network: W_down (silu(W_gate u) · W_up u). */
+export function feedForward(ctx: Context, w: Weights, prefix: string, u: Tensor): Tensor {
+  const { tape, recipe } = ctx;
+  const up: LinearRecipe = recipe.linear;
+  const gu = linear(tape, u, w.get(`${prefix}gate_up_proj`), up); // [T, 2I]
+  const h = swiglu(tape, gu, recipe.swigluCache); // [T, I]
+  return linear(tape, h, w.get(`${prefix}down_proj.weight`), recipe.linear);
+}

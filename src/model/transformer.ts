@@ -1,0 +1,195 @@
+import type { ModelConfig } from '../spec/model.js';
+import { isMoeLayer } from '../spec/model.js';
+import type { Recipe } from '../spec/precision.js';
+import type { Backend } from '../tensor/backend.js';
+import { add, concatColumns, crossEntropy, embedding, linear, rmsNorm } from '../tensor/functions.js';
+import { allocate, Parameter } from '../tensor/parameter.js';
+import type { Tape } from '../tensor/tape.js';
+import { Tensor } from '../tensor/tensor.js';
+import type { Context, Layout, Recompute, RouterState, Weights } from './context.js';
+import { multiHeadLatentAttention } from './mla.js';
+import { feedForward, mixtureOfExperts } from './moe.js';
+import { listParameters } from './parameters.js';
+import { ropeTable, softmaxScale } from './rope.js';
+
+/** Tokens and targets of one step; T = sequences × length, flattened. */
+export interface Batch extends Layout {
+  /** i32 [T]. */
+  inputs: Tensor;
+  /** i32 [T]: the next token, negative where there is none. */
+  targets: Tensor;
+  /** Per MTP depth k = 1…: i32 [T], the token k+1 ahead. */
+  mtpTargets: Tensor[];
+}
+
+/** Factors of the training loss [TR §2.2, §4.2]. */
+export interface LossWeights {
+  /** Multiplies everything, e.g. 1/micro-batches. */
+  scale: number;
+  /** λ of Multi-Token Prediction. */
+  mtp: number;
+  /** α of the sequence-wise balance loss. */
+  balance: number;
+}
+
+/** Per-token losses of one pass: f32 [T], zero where ignored. */
+export interface Losses {
+  main: Tensor;
+  mtp: Tensor[];
+}
+
+/** The DeepSeek transformer: parameters, buffers and the forward pass [TR §2]. */
+export class Transformer {
+  readonly parameters = new Map<string, Parameter>();
+  /** One per decoder layer with experts, by layer index; MTP modules follow the main layers. */
+  readonly routers = new Map<number, RouterState>();
+  private readonly ropeTable: Tensor;
+  private readonly softmaxScale: number;
+
+  constructor(
+    readonly config: ModelConfig,
+    readonly backend: Backend,
+    /** MTP modules are left out where nobody trains or drafts with them. */
+    readonly mtpDepth: number = config.num_nextn_predict_layers,
+  ) {
+    for (const entry of listParameters(config)) {
+      const layer = layerOf(entry.name);
+      if (layer >= config.num_hidden_layers + mtpDepth) continue;
+      const value = allocate(backend, entry.shape, 'f32');
+      if (entry.kind === 'buffer') this.addRouter(layer, value);
+      else this.parameters.set(entry.name, new Parameter(entry.name, value, backend));
+    }
+    for (let l = 0; l < config.num_hidden_layers + mtpDepth; l++) {
+      if (isMoeLayer(config, l) && !this.routers.has(l)) this.addRouter(l, allocate(backend, [config.n_routed_experts], 'f32'));
+    }
+    this.ropeTable = ropeTable(config, config.max_position_embeddings);
+    this.softmaxScale = softmaxScale(config);
+  }
+
+  /** What the layers of one pass share. */
+  context(tape: Tape, recipe: Recipe, layout: Layout, recompute: Recompute): Context {
+    const { config, ropeTable, softmaxScale } = this;
+    return { tape, config, recipe, layout, recompute, ropeTable, softmaxScale };
+  }
+
+  /** inputs i32 [T] → hidden states after the final norm [T, D]. */
+  forward(ctx: Context, inputs: Tensor): Tensor {
+    const { tape, config } = ctx;
+    let h = this.embed(ctx, inputs);
+    for (let l = 0; l < config.num_hidden_layers; l++) h = tape.scope(() => this.layer(ctx, l, h));
+    return this.finalNorm(ctx, h);
+  }
+
+  /** [T, D] → [T, D]. */
+  finalNorm(ctx: Context, h: Tensor): Tensor {
+    return rmsNorm(ctx.tape, h, this.weight('model.norm.weight'), this.config.rms_norm_eps);
+  }
+
+  /** Training or evaluation pass: losses per token of the main head and of each MTP module. */
+  losses(ctx: Context, batch: Batch, weights: LossWeights): Losses {
+    for (const router of this.routers.values()) router.balanceFactor = weights.balance * weights.scale;
+    let hidden = this.forward(ctx, batch.inputs);
+    const main = this.headLoss(ctx, hidden, batch.targets, weights.scale);
+    const mtp: Tensor[] = [];
+    let tokens = batch.inputs;
+    for (let k = 1; k <= this.mtpDepth; k++) {
+      tokens = k === 1 ? batch.targets : batch.mtpTargets[k - 2]!;
+      hidden = this.mtpModule(ctx, k, hidden, tokens);
+      mtp.push(this.headLoss(ctx, hidden, batch.mtpTargets[k - 1]!, (weights.scale * weights.mtp) / this.mtpDepth));
+    }
+    return { main, mtp };
+  }
+
+  /** Losses per token of the main head alone: f32 [T]. */
+  mainLosses(ctx: Context, batch: Batch): Tensor {
+    return this.headLoss(ctx, this.forward(ctx, batch.inputs), batch.targets, 1);
+  }
+
+  /** Logits f32 [T, V] of hidden states [T, D]. */
+  logits(ctx: Context, hidden: Tensor): Tensor {
+    return linear(ctx.tape, hidden, this.head(), ctx.recipe.head, { output: 'f32' });
+  }
+
+  /**
+   * The k-th MTP module [TR §2.2]: hidden states of the depth before (after their norm) and the embeddings of
+   * the tokens k ahead → hidden states [T, D] after shared_head.norm. `tokens` may hold −1 where its loss is ignored.
+   * The published checkpoints concatenate [embedding; hidden], the report writes [hidden; embedding].
+   */
+  mtpModule(ctx: Context, k: number, hidden: Tensor, tokens: Tensor): Tensor {
+    const { tape, config, recipe } = ctx;
+    const layer = config.num_hidden_layers + k - 1;
+    const w = this.weightsOf(`model.layers.${layer}.`);
+    const eps = config.rms_norm_eps;
+    return tape.scope(() => {
+      const e = rmsNorm(tape, this.embed(ctx, tokens), w.get('enorm.weight'), eps);
+      const h = rmsNorm(tape, hidden, w.get('hnorm.weight'), eps);
+      const joined = linear(tape, concatColumns(tape, e, h), w.get('eh_proj.weight'), recipe.linear);
+      const out = this.layer(ctx, layer, joined);
+      return rmsNorm(tape, out, w.get('shared_head.norm.weight'), eps);
+    });
+  }
+
+  /** One decoder layer: h + MLA(RMSNorm(h)), then + FFN or MoE of its norm. */
+  layer(ctx: Context, index: number, x: Tensor): Tensor {
+    const { tape, config, recompute } = ctx;
+    const w = this.weightsOf(`model.layers.${index}.`);
+    const norm = (name: string, h: Tensor) =>
+      rmsNorm(tape, h, w.get(name), config.rms_norm_eps, recompute.rmsNorm);
+    const attended = tape.scope(() => {
+      const u = norm('input_layernorm.weight', x);
+      return add(tape, x, multiHeadLatentAttention(ctx, this.weightsOf(`model.layers.${index}.self_attn.`), u));
+    });
+    return tape.scope(() => add(tape, attended, this.mlp(ctx, index, norm('post_attention_layernorm.weight', attended))));
+  }
+
+  /** The weights under `prefix`. */
+  weightsOf(prefix: string): Weights {
+    return {
+      get: (name) => this.weight(prefix + name),
+      find: (name) => this.parameters.get(prefix + name),
+    };
+  }
+
+  /** ids i32 [T] → [T, D]. */
+  embed(ctx: Context, ids: Tensor): Tensor {
+    return embedding(ctx.tape, ids, this.weight('model.embed_tokens.weight'), activationType(ctx.recipe));
+  }
+
+  /** u [T, D] → FFN or MoE of decoder layer `index` [T, D]. */
+  mlp(ctx: Context, index: number, u: Tensor): Tensor {
+    const w = this.weightsOf(`model.layers.${index}.mlp.`);
+    const router = this.routers.get(index);
+    return router ? mixtureOfExperts(ctx, w, u, router) : feedForward(ctx, w, '', u);
+  }
+
+  private headLoss(ctx: Context, hidden: Tensor, targets: Tensor, weight: number): Tensor {
+    const valid = (targets.data as Int32Array).reduce((n, t) => n + (t >= 0 ? 1 : 0), 0);
+    return crossEntropy(ctx.tape, hidden, this.head(), targets, ctx.recipe.head, weight / Math.max(valid, 1));
+  }
+
+  private head(): Parameter {
+    return this.weight(this.config.tie_word_embeddings ? 'model.embed_tokens.weight' : 'lm_head.weight');
+  }
+
+  private weight(name: string): Parameter {
+    const found = this.parameters.get(name);
+    if (!found) throw new Error(`the model has no parameter ${name}`);
+    return found;
+  }
+
+  private addRouter(layer: number, bias: Tensor): void {
+    this.backend.fill(bias, 0);
+    this.routers.set(layer, {
+      bias,
+      load: Tensor.zeros([this.config.n_routed_experts], 'i32'),
+      balanceLoss: Tensor.zeros([1], 'f32'),
+      balanceFactor: 0,
+    });
+  }
+}
+
+/** Element type of activations under a recipe. */
+export const activationType = (recipe: Recipe): 'f32' | 'bf16' => (recipe.activations === 'fp32' ? 'f32' : 'bf16');
+
+/** Decoder layer that a parameter belongs to; −1 for those outside the layers. */
+const layerOf = (name: string): number => Number(/^model\.layers\.(\d+)\./.exec(name)?.[1] ?? -1);

@@ -1,0 +1,149 @@
+import { type Batch, Transformer } from '../model/transformer.js';
+import type { ModelConfig } from '../spec/model.js';
+import type { Recipe } from '../spec/precision.js';
+import type { Backend } from '../tensor/backend.js';
+import { Pool } from '../tensor/pool.js';
+import { Tape } from '../tensor/tape.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { LoadBalancer, maximalViolation } from './balance.js';
+import { recipeOf, type TrainConfig } from './config.js';
+import { Optimizer } from './optimizer.js';
+import { biasUpdateSpeed, learningRate, mtpWeight } from './schedule.js';
+
+/** What one optimizer step reports. */
+export interface StepResult {
+  /** Steps done, this one included. */
+  step: number;
+  /** Mean −log p of the next token, nats. */
+  loss: number;
+  /** The same for each MTP depth. */
+  mtpLoss: number[];
+  /** Σ f_e·P_e averaged over routers; 1 is perfect balance. */
+  balanceLoss: number;
+  gradientNorm: number;
+  learningRate: number;
+  /** Worst of all routers: (largest load − mean)/mean. */
+  maxLoadViolation: number;
+  /** Set where the step was given up because of a value that is not finite: where it showed first. */
+  nonFinite: string | undefined;
+}
+
+/** Model, optimizer and load balancer: everything that one step changes. */
+export class Trainer {
+  readonly model: Transformer;
+  readonly optimizer: Optimizer;
+  readonly pool: Pool;
+  readonly recipe: Recipe;
+  private readonly balancer: LoadBalancer;
+  /** Optimizer steps done; bad steps do not count. */
+  step = 0;
+
+  constructor(
+    readonly config: TrainConfig,
+    modelConfig: ModelConfig,
+    private readonly backend: Backend,
+  ) {
+    this.recipe = recipeOf(config);
+    this.model = new Transformer(modelConfig, backend);
+    this.optimizer = new Optimizer(
+      backend,
+      this.model.parameters,
+      config,
+      this.recipe.moments === 'bf16' ? 'bf16' : 'f32',
+    );
+    this.pool = new Pool(backend);
+    this.balancer = new LoadBalancer(this.model.routers);
+  }
+
+  /** One optimizer step over the micro-batches; parameters stay as they were if anything is not finite. */
+  trainStep(batches: readonly Batch[]): StepResult {
+    const sums = batches.map((batch) => this.accumulate(batch, 1 / batches.length));
+    const result = this.summarise(sums);
+    const gradients = this.optimizer.gradientNorm();
+    result.gradientNorm = gradients.norm;
+    if (!Number.isFinite(result.loss) || gradients.nonFinite.length > 0) {
+      result.nonFinite = this.firstNonFinite(result.loss, gradients.nonFinite);
+      this.optimizer.clearGradients();
+      this.balancer.discard();
+      return result;
+    }
+    this.optimizer.step(this.step, result.learningRate, gradients.norm);
+    const loads = this.balancer.update(biasUpdateSpeed(this.config, this.step));
+    result.maxLoadViolation = Math.max(0, ...loads.map(maximalViolation));
+    this.step++;
+    result.step = this.step;
+    return result;
+  }
+
+  /** Mean −log p of the next token over the batches, nats. */
+  validate(batches: readonly Batch[]): number {
+    let total = 0;
+    for (const batch of batches) {
+      const tape = new Tape(this.backend, this.pool, false);
+      const ctx = this.model.context(tape, this.recipe, batch, this.config.recompute);
+      const { sum, count } = tape.scopeValue(() => {
+        const losses = this.model.mainLosses(ctx, batch);
+        return sumOf(losses, batch.targets);
+      });
+      total += sum / count / batches.length;
+      tape.clear();
+    }
+    return total;
+  }
+
+  /** Forward and backward of one micro-batch, adding to the gradients. */
+  private accumulate(batch: Batch, scale: number): { loss: number; mtpLoss: number[] } {
+    const tape = new Tape(this.backend, this.pool, true);
+    try {
+      const ctx = this.model.context(tape, this.recipe, batch, this.config.recompute);
+      const weights = { scale, mtp: mtpWeight(this.config, this.step), balance: this.config.balance.alpha };
+      const losses = this.model.losses(ctx, batch, weights);
+      const mean = (values: Tensor, targets: Tensor) => {
+        const { sum, count } = sumOf(values, targets);
+        return (sum / Math.max(count, 1)) * scale;
+      };
+      const result = {
+        loss: mean(losses.main, batch.targets),
+        mtpLoss: losses.mtp.map((values, k) => mean(values, batch.mtpTargets[k]!)),
+      };
+      this.balancer.collect();
+      tape.backward();
+      return result;
+    } finally {
+      tape.clear();
+    }
+  }
+
+  private summarise(sums: { loss: number; mtpLoss: number[] }[]): StepResult {
+    const add = (pick: (s: { loss: number; mtpLoss: number[] }) => number) => sums.reduce((a, s) => a + pick(s), 0);
+    const routers = [...this.model.routers.values()];
+    return {
+      step: this.step,
+      loss: add((s) => s.loss),
+      mtpLoss: sums[0]!.mtpLoss.map((_, k) => add((s) => s.mtpLoss[k]!)),
+      balanceLoss: routers.reduce((a, r) => a + r.balanceLoss.data[0]!, 0) / Math.max(routers.length, 1),
+      gradientNorm: 0,
+      learningRate: learningRate(this.config, this.step),
+      maxLoadViolation: 0,
+      nonFinite: undefined,
+    };
+  }
+
+  /** Backward runs from the loss down: the last layer with a bad gradient is where it began. */
+  private firstNonFinite(loss: number, parameters: string[]): string {
+    if (!Number.isFinite(loss)) return `the loss is ${loss}`;
+    const last = parameters[parameters.length - 1]!;
+    return `the gradient of ${last} is not finite (${parameters.length} parameters affected)`;
+  }
+}
+
+function sumOf(losses: Tensor, targets: Tensor): { sum: number; count: number } {
+  let sum = 0;
+  let count = 0;
+  for (let i = 0; i < targets.size; i++) {
+    if (targets.data[i]! < 0) continue;
+    sum += losses.data[i]!;
+    count++;
+  }
+  return { sum, count };
+}
