@@ -55,6 +55,8 @@ VARIANTS = {
         dict(ONE_DENSE, q_lora_rank=None, rope_parameters=dict(YARN, mscale=1.0, mscale_all_dim=0.5)),
         {},
     ),
+    # Neither mscale: cos and sin are scaled by 0.1 ln(factor) + 1. An epsilon that the latents' norms do not share.
+    "v3-yarn-plain": (3, dict(ONE_DENSE, rms_norm_eps=1e-3, rope_parameters=dict(YARN)), {}),
     "v3-one-group": (
         3,
         dict(ONE_MOE, n_group=1, topk_group=1, n_routed_experts=5, n_shared_experts=2, norm_topk_prob=False, q_lora_rank=None,
@@ -68,7 +70,7 @@ VARIANTS = {
         3,
         dict(hidden_size=136, intermediate_size=144, moe_intermediate_size=24, n_routed_experts=4, n_group=2, topk_group=1,
              num_experts_per_tok=2, vocab_size=64),
-        dict(dtype=torch.bfloat16, fp8=True),
+        dict(dtype=torch.bfloat16, fp8=True, gradients=r"norm|mlp\.gate\."),
     ),
     "v3-mtp": (
         3,
