@@ -33,7 +33,9 @@ export function mixtureOfExperts(ctx: Context, w: Weights, u: Tensor, router: Ro
     load: router.load,
   });
   const rows = permute(tape, u, dispatch); // [R, D]
-  const gu = linear(tape, rows, w.get('experts.gate_up_proj'), recipe.expertUp, { offsets: dispatch.offsets });
+  const gu = linear(tape, rows, w.get('experts.gate_up_proj'), recipe.expertUp, {
+    offsets: dispatch.offsets,
+  });
   const h = swiglu(tape, gu, recipe.swigluCache); // [R, I]
   const out = linear(tape, h, w.get('experts.down_proj'), recipe.expertDown, { offsets: dispatch.offsets });
   const routed = unpermute(tape, out, weights, dispatch); // [T, D]
@@ -45,7 +47,7 @@ export function mixtureOfExperts(ctx: Context, w: Weights, u: Tensor, router: Ro
 export function feedForward(ctx: Context, w: Weights, prefix: string, u: Tensor): Tensor {
   const { tape, recipe } = ctx;
   const up: LinearRecipe = recipe.linear;
-  const gu = linear(tape, u, w.get(`${prefix}gate_up_proj`), up); // [T, 2I]
+  const gu = linear(tape, u, w.get(`${prefix}gate_up_proj.weight`), up); // [T, 2I]
   const h = swiglu(tape, gu, recipe.swigluCache); // [T, I]
   return linear(tape, h, w.get(`${prefix}down_proj.weight`), recipe.linear);
 }

@@ -18,7 +18,9 @@ export interface Batch extends Layout {
   inputs: Tensor;
   /** i32 [T]: the next token, negative where there is none. */
   targets: Tensor;
-  /** Per MTP depth k = 1…: i32 [T], the token k+1 ahead. */
+  /** Per MTP depth k = 1…: i32 [T], the token k ahead, any where its target is negative. */
+  mtpInputs: Tensor[];
+  /** Per MTP depth k = 1…: i32 [T], the token k+1 ahead, negative where there is none. */
   mtpTargets: Tensor[];
 }
 
@@ -60,7 +62,8 @@ export class Transformer {
       else this.parameters.set(entry.name, new Parameter(entry.name, value, backend));
     }
     for (let l = 0; l < config.num_hidden_layers + mtpDepth; l++) {
-      if (isMoeLayer(config, l) && !this.routers.has(l)) this.addRouter(l, allocate(backend, [config.n_routed_experts], 'f32'));
+      if (isMoeLayer(config, l) && !this.routers.has(l))
+        this.addRouter(l, allocate(backend, [config.n_routed_experts], 'f32'));
     }
     this.ropeTable = ropeTable(config, config.max_position_embeddings);
     this.softmaxScale = softmaxScale(config);
@@ -91,11 +94,11 @@ export class Transformer {
     let hidden = this.forward(ctx, batch.inputs);
     const main = this.headLoss(ctx, hidden, batch.targets, weights.scale);
     const mtp: Tensor[] = [];
-    let tokens = batch.inputs;
     for (let k = 1; k <= this.mtpDepth; k++) {
-      tokens = k === 1 ? batch.targets : batch.mtpTargets[k - 2]!;
-      hidden = this.mtpModule(ctx, k, hidden, tokens);
-      mtp.push(this.headLoss(ctx, hidden, batch.mtpTargets[k - 1]!, (weights.scale * weights.mtp) / this.mtpDepth));
+      hidden = this.mtpModule(ctx, k, hidden, batch.mtpInputs[k - 1]!);
+      mtp.push(
+        this.headLoss(ctx, hidden, batch.mtpTargets[k - 1]!, (weights.scale * weights.mtp) / this.mtpDepth),
+      );
     }
     return { main, mtp };
   }
@@ -112,8 +115,8 @@ export class Transformer {
 
   /**
    * The k-th MTP module [TR §2.2]: hidden states of the depth before (after their norm) and the embeddings of
-   * the tokens k ahead → hidden states [T, D] after shared_head.norm. `tokens` may hold −1 where its loss is ignored.
-   * The published checkpoints concatenate [embedding; hidden], the report writes [hidden; embedding].
+   * the tokens k ahead i32 [T] → hidden states [T, D] after shared_head.norm. Order of the concatenation:
+   * `MTP_PROJECTION_ORDER`.
    */
   mtpModule(ctx: Context, k: number, hidden: Tensor, tokens: Tensor): Tensor {
     const { tape, config, recipe } = ctx;
@@ -137,9 +140,15 @@ export class Transformer {
       rmsNorm(tape, h, w.get(name), config.rms_norm_eps, recompute.rmsNorm);
     const attended = tape.scope(() => {
       const u = norm('input_layernorm.weight', x);
-      return add(tape, x, multiHeadLatentAttention(ctx, this.weightsOf(`model.layers.${index}.self_attn.`), u));
+      return add(
+        tape,
+        x,
+        multiHeadLatentAttention(ctx, this.weightsOf(`model.layers.${index}.self_attn.`), u),
+      );
     });
-    return tape.scope(() => add(tape, attended, this.mlp(ctx, index, norm('post_attention_layernorm.weight', attended))));
+    return tape.scope(() =>
+      add(tape, attended, this.mlp(ctx, index, norm('post_attention_layernorm.weight', attended))),
+    );
   }
 
   /** The weights under `prefix`. */
@@ -189,7 +198,8 @@ export class Transformer {
 }
 
 /** Element type of activations under a recipe. */
-export const activationType = (recipe: Recipe): 'f32' | 'bf16' => (recipe.activations === 'fp32' ? 'f32' : 'bf16');
+export const activationType = (recipe: Recipe): 'f32' | 'bf16' =>
+  recipe.activations === 'fp32' ? 'f32' : 'bf16';
 
 /** Decoder layer that a parameter belongs to; −1 for those outside the layers. */
 const layerOf = (name: string): number => Number(/^model\.layers\.(\d+)\./.exec(name)?.[1] ?? -1);

@@ -53,12 +53,14 @@ function emptyBatch(config: TrainConfig, model: ModelConfig): Batch {
   const sequences = config.batchSequences / config.microBatches;
   const tokens = sequences * config.sequenceLength;
   const ints = (n: number) => Tensor.zeros([n], 'i32');
+  const perDepth = Array.from({ length: model.num_nextn_predict_layers }, () => ints(tokens));
   return {
     inputs: ints(tokens),
     targets: ints(tokens),
     positions: ints(tokens),
     segments: ints(sequences + 1),
     sequences: ints(sequences + 1),
-    mtpTargets: Array.from({ length: model.num_nextn_predict_layers }, () => ints(tokens)),
+    mtpInputs: perDepth,
+    mtpTargets: perDepth,
   };
 }

@@ -1,0 +1,21 @@
+import { Random } from '../numerics/random.js';
+import type { Transformer } from './transformer.js';
+
+/**
+ * Random weights as for training from scratch: matrices and embeddings normal with standard deviation
+ * `initializer_range`, norms 1, router biases 0 [TR §4.2]. Each parameter draws from its own stream of the
+ * seed, so that adding one leaves the others as they were.
+ */
+export function initialise(model: Transformer, seed: number): void {
+  for (const p of model.parameters.values()) {
+    const values = p.value.data as Float32Array;
+    if (p.value.shape.length === 1) values.fill(1);
+    else fillNormal(values, model.config.initializer_range, Random.stream(seed, 'init', p.name));
+    p.valueChanged();
+  }
+  for (const { bias } of model.routers.values()) (bias.data as Float32Array).fill(0);
+}
+
+function fillNormal(values: Float32Array, deviation: number, random: Random): void {
+  for (let i = 0; i < values.length; i++) values[i] = deviation * random.normal();
+}
