@@ -6,7 +6,14 @@
   "variables": {
     "kernel_sources": [
       "native/kernels.cc",
-      "native/gemm_ops.cc"
+      "native/gemm_ops.cc",
+      "native/elementwise_ops.cc",
+      "native/norm_ops.cc",
+      "native/attention_ops.cc",
+      "native/router_ops.cc",
+      "native/dispatch_ops.cc",
+      "native/loss_ops.cc",
+      "native/optimizer_ops.cc"
     ],
     "avx2_flags": ["-mavx2", "-mfma", "-mf16c", "-mbmi2"],
     "avx512_flags": [

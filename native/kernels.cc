@@ -5,6 +5,13 @@ namespace FATHOM_ISA_NS {
 
 void register_kernels(const Exports& exports) {
   register_gemm(exports);
+  register_elementwise(exports);
+  register_norm(exports);
+  register_attention(exports);
+  register_router(exports);
+  register_dispatch(exports);
+  register_loss(exports);
+  register_optimizer(exports);
 }
 
 }  // namespace FATHOM_ISA_NS
