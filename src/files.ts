@@ -40,20 +40,26 @@ export function withFileErrors<T>(verb: string, file: string, action: () => T): 
  */
 export function writeFileAtomicallySync(file: string, write: (descriptor: number) => void): void {
   const temporary = `${file}.${process.pid}.tmp`;
-  try {
+  withFileErrors('write', file, () => {
     fs.mkdirSync(path.dirname(file), { recursive: true });
     const descriptor = fs.openSync(temporary, 'w');
     try {
-      write(descriptor);
-      fs.fsyncSync(descriptor);
-    } finally {
-      fs.closeSync(descriptor);
+      fillAndClose(descriptor, write);
+      fs.renameSync(temporary, file);
+    } catch (error) {
+      fs.rmSync(temporary, { force: true });
+      throw error;
     }
-    fs.renameSync(temporary, file);
     flushFolder(path.dirname(file));
-  } catch (error) {
-    fs.rmSync(temporary, { force: true });
-    throw fileError('write', file, error);
+  });
+}
+
+function fillAndClose(descriptor: number, write: (descriptor: number) => void): void {
+  try {
+    write(descriptor);
+    fs.fsyncSync(descriptor);
+  } finally {
+    fs.closeSync(descriptor);
   }
 }
 
