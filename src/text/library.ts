@@ -8,7 +8,11 @@ import * as untyped from '@huggingface/tokenizers';
 export interface LibraryTokenizer {
   normalizer: ((text: string) => string) | null;
   /** Encodes pieces to token spellings. */
-  model: ((pieces: string[]) => string[]) & { vocab: string[]; tokens_to_ids: Map<string, number> };
+  model: ((pieces: string[]) => string[]) & {
+    vocab: string[];
+    tokens_to_ids: Map<string, number>;
+    unk_token_id: number | undefined;
+  };
   post_processor: ((tokens: string[], pair: null, addSpecialTokens: boolean) => { tokens: string[] }) | null;
   decode(ids: number[], options: { clean_up_tokenization_spaces: boolean }): string;
 }

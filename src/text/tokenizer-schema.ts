@@ -118,9 +118,14 @@ const decoder: z.ZodType<DecoderConfig> = z.discriminatedUnion('type', [
   z.looseObject({ type: z.literal('Sequence'), decoders: z.array(z.lazy(() => decoder)) }),
 ]);
 
-const merge = z.union([z.string().regex(/^[^ ]+ [^ ]+$/), z.tuple([token, token])], {
-  error: 'expected a pair of tokens, ["a", "b"] or "a b"',
-});
+const merge = z.custom<string | [string, string]>((value) => {
+  const parts = typeof value === 'string' ? value.split(' ') : value;
+  return (
+    Array.isArray(parts) &&
+    parts.length === 2 &&
+    parts.every((part) => typeof part === 'string' && part !== '')
+  );
+}, 'expected a pair of tokens, ["a", "b"] or "a b"');
 const vocabulary = z.record(z.string(), tokenId);
 
 const model = z.discriminatedUnion('type', [

@@ -191,7 +191,7 @@ export class Tokenizer {
     if (known !== undefined) return known;
     const { model } = this.library;
     const ids = model([this.preTokenizer.spell(piece)])
-      .map((token) => model.tokens_to_ids.get(token))
+      .map((token) => model.tokens_to_ids.get(token) ?? model.unk_token_id)
       .filter((id) => id !== undefined);
     if (piece.length <= MAX_CACHED_LENGTH) {
       if (this.cache.size >= MAX_CACHED_PIECES) this.cache.clear();
