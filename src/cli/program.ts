@@ -1,0 +1,36 @@
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { guardStreams, reportFailure } from './failures.js';
+import { addInspect } from './inspect.js';
+import { addTokenizer } from './tokenizer.js';
+
+/** Parses `argv` (as in `process.argv`), runs the command and sets the exit code: 0, 1 for a failure, 2 for wrong use. */
+export async function runCommandLine(argv: readonly string[]): Promise<void> {
+  guardStreams();
+  const program = createProgram();
+  try {
+    if (argv.length <= 2) program.outputHelp();
+    else await program.parseAsync(argv);
+  } catch (error) {
+    process.exitCode = reportFailure(error, argv);
+  }
+}
+
+/** All commands. Their engines are loaded when a command runs, so that `--help` is quick. */
+export function createProgram(): Command {
+  const program = new Command('fathom')
+    .description('The DeepSeek-V3 system on the machine at hand: MLA, DeepSeekMoE, MTP, FP8')
+    .version(packageVersion(), '--version')
+    .helpOption('--help', 'show what a command takes')
+    // Failures are thrown, not printed: `reportFailure` prints every kind in one way.
+    .exitOverride()
+    .configureOutput({ outputError: () => {} });
+  addInspect(program);
+  addTokenizer(program);
+  return program;
+}
+
+function packageVersion(): string {
+  const file = new URL('../../package.json', import.meta.url);
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+}
