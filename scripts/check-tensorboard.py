@@ -19,15 +19,16 @@ GOLDEN = os.path.join(ROOT, "test", "goldens", "tensorboard", "events.out.tfeven
 
 # The first file is the golden: test/train/tensorboard.test.ts makes the same calls.
 WRITE = """
-import { EventFile } from './dist/train/tensorboard.js';
+import { TensorBoardWriter } from './dist/train/tensorboard.js';
 const folder = process.argv[1];
-const first = EventFile.create(folder, 0, () => 1700000000);
+const first = new TensorBoardWriter(folder, () => 1700000000);
 first.text(0, 'config', '# mini\\n\\nErdős');
 for (let step = 1; step <= 3; step++) first.scalars(step, { 'loss/train': 8 / step, 'learning rate': 0.001 * step });
 first.rewind(2);
 first.scalars(3, { 'loss/train': 1.5 });
 first.close();
-const second = EventFile.create(folder, 2, () => 1700000001);
+const second = new TensorBoardWriter(folder, () => 1700000001);
+second.rewind(2);
 second.scalars(3, { 'loss/train': 42 });
 second.close();
 """

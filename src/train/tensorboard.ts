@@ -39,7 +39,7 @@ export function record(data: Uint8Array): Uint8Array {
 
 /** DataType of tensor.proto. */
 const DT_STRING = 7;
-/** SessionLog.SessionStatus: readers drop what an earlier file says about this step and later ones. */
+/** SessionLog.SessionStatus: readers drop what was said before about this step and later ones. */
 const SESSION_START = 1;
 
 /** Event { wall_time = 1, step = 2, and one of file_version = 3, summary = 5, session_log = 7 } */
@@ -60,32 +60,31 @@ function textSummary(tag: string, content: string): Uint8Array {
   return message(5, message(1, text(1, tag), tensor, message(9, message(1, text(1, 'text')))));
 }
 
-/** An event file being written. Every call is one write, so that a killed process tears at most the last record. */
-export class EventFile {
-  private constructor(
-    /** Path of the file. */
-    readonly file: string,
-    private readonly descriptor: number,
-    private size: number,
-    private readonly now: () => number,
-  ) {}
+/**
+ * An event file being written, beside those of earlier processes of the same run. Every call is one write, so that
+ * a killed process tears at most the last record.
+ */
+export class TensorBoardWriter {
+  /** Path of the file. */
+  readonly file: string;
+  private readonly descriptor: number;
+  private size = 0;
 
   /**
-   * A new event file in `folder`. Files of earlier runs stay; their values after `step` are superseded.
-   * @param step optimizer steps already done
+   * Starts a new file in `folder`.
    * @param now seconds since 1970
    * @throws UserError when the file cannot be written
    */
-  static create(folder: string, step = 0, now: () => number = () => Date.now() / 1000): EventFile {
-    const opened = withFileErrors('write', folder, () => {
+  constructor(
+    folder: string,
+    private readonly now: () => number = () => Date.now() / 1000,
+  ) {
+    this.file = freeName(folder, Math.floor(now()));
+    this.descriptor = withFileErrors('write', folder, () => {
       fs.mkdirSync(folder, { recursive: true });
-      const file = freeName(folder, Math.floor(now()));
-      return { file, descriptor: fs.openSync(file, 'wx') };
+      return fs.openSync(this.file, 'wx');
     });
-    const events = new EventFile(opened.file, opened.descriptor, 0, now);
-    events.write(0, text(3, 'brain.Event:2'));
-    events.write(step + 1, message(7, varint(1, SESSION_START)));
-    return events;
+    this.write(0, text(3, 'brain.Event:2'));
   }
 
   /** Numbers by tag, e.g. `{ 'loss/train': 3.2 }`. */
@@ -98,7 +97,7 @@ export class EventFile {
     this.write(step, textSummary(tag, content));
   }
 
-  /** From here on, values after `step` replace those written before: the run goes back to a checkpoint. */
+  /** Values after `step` that were written before, here or in earlier files, no longer count: the run goes on from there. */
   rewind(step: number): void {
     this.write(step + 1, message(7, varint(1, SESSION_START)));
   }

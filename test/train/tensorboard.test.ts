@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { crc32c, EventFile, record } from '../../src/train/tensorboard.js';
+import { crc32c, record, TensorBoardWriter } from '../../src/train/tensorboard.js';
 
 const golden = new URL('../goldens/tensorboard/events.out.tfevents', import.meta.url);
 
@@ -23,7 +23,7 @@ describe('crc32c', () => {
   });
 });
 
-describe('EventFile', () => {
+describe('TensorBoardWriter', () => {
   it('frames a record as length, checksum, data, checksum', () => {
     const framed = Buffer.from(record(Buffer.from('abc')));
     expect(framed.length).toBe(8 + 4 + 3 + 4);
@@ -32,7 +32,7 @@ describe('EventFile', () => {
   });
 
   it('writes the bytes that TensorBoard read back (scripts/check-tensorboard.py)', () => {
-    const events = EventFile.create(folder, 0, () => 1700000000);
+    const events = new TensorBoardWriter(folder, () => 1700000000);
     events.text(0, 'config', '# mini\n\nErdős');
     for (const step of [1, 2, 3]) {
       events.scalars(step, { 'loss/train': 8 / step, 'learning rate': 0.001 * step });
@@ -44,14 +44,14 @@ describe('EventFile', () => {
   });
 
   it('never writes over an earlier file, and sorts after it', () => {
-    const open = () => EventFile.create(folder, 0, () => 1700000000);
+    const open = () => new TensorBoardWriter(folder, () => 1700000000);
     const files = [open(), open()];
     for (const file of files) file.close();
     expect(readdirSync(folder).sort()).toEqual(files.map(({ file }) => path.basename(file)));
   });
 
   it('names the folder that cannot be written', () => {
-    expect(() => EventFile.create('/dev/null/runs')).toThrow(
+    expect(() => new TensorBoardWriter('/dev/null/runs')).toThrow(
       /cannot write \/dev\/null\/runs: .*not a folder/,
     );
   });
