@@ -6,15 +6,20 @@ import { fileError } from '../files.js';
 const WRONG_USE = 2;
 const FAILED = 1;
 
-/** Help and version are thrown by commander as well, once they are printed. */
-const isAnswered = (error: unknown): boolean => error instanceof CommanderError && error.exitCode === 0;
+/** Help and version are thrown by commander as well, once they are printed; so is the help of an incomplete command. */
+function exitCodeOfHelp(error: unknown): number | undefined {
+  if (!(error instanceof CommanderError)) return undefined;
+  if (error.exitCode === 0) return 0;
+  return error.code === 'commander.help' ? WRONG_USE : undefined;
+}
 
 /**
  * Prints why a command failed; under `--json`, standard output gets `{"error": {"kind", "message"}}` as its one object.
  * @returns the exit code
  */
 export function reportFailure(error: unknown, argv: readonly string[]): number {
-  if (isAnswered(error)) return 0;
+  const helped = exitCodeOfHelp(error);
+  if (helped !== undefined) return helped;
   const { kind, message } = explain(error);
   const line = oneLine(message);
   process.stderr.write(`fathom: ${line}\n`);

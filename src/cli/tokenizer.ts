@@ -76,5 +76,8 @@ async function openTokenizer(source: string): Promise<Tokenizer> {
 /** A file's text, or standard input's. */
 async function readInput(file: string | undefined): Promise<string> {
   const { readFileSync } = await import('node:fs');
-  return readFileSync(file ?? 0, 'utf8');
+  if (file !== undefined) return readFileSync(file, 'utf8');
+  let text = '';
+  for await (const chunk of process.stdin.setEncoding('utf8')) text += chunk;
+  return text;
 }
