@@ -27,9 +27,10 @@ function readWeights(checkpoint: Checkpoint, model: Transformer): void {
   for (const p of model.parameters.values()) p.valueChanged();
 }
 
-/** Writes the model's weights and configuration as a Hugging Face folder. */
+/** Writes the model's weights and configuration as a Hugging Face folder, with the MTP modules that it has. */
 export function saveModel(folder: string, model: Transformer, dtype: 'bf16' | 'f32'): void {
-  writeCheckpoint(folder, model.config, (name) => tensorOf(model, name)!, { dtype });
+  const config = { ...model.config, num_nextn_predict_layers: model.mtpDepth };
+  writeCheckpoint(folder, config, (name) => tensorOf(model, name)!, { dtype });
 }
 
 const ROUTER_BIAS = /^model\.layers\.(\d+)\.mlp\.gate\.e_score_correction_bias$/;

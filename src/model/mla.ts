@@ -37,7 +37,9 @@ export function queries(ctx: Context, w: Weights, h: Tensor): Tensor {
   if (full) return linear(tape, h, full, recipe.linear);
   const cQ = linear(tape, h, w.get('q_a_proj.weight'), recipe.linear); // c^Q [T, d_c']
   const normed = rmsNorm(tape, cQ, w.get('q_a_layernorm.weight'), LATENT_NORM_EPS, recompute.rmsNorm);
-  return linear(tape, normed, w.get('q_b_proj.weight'), recipe.linear, { recompute: recompute.mlaUpProjection });
+  return linear(tape, normed, w.get('q_b_proj.weight'), recipe.linear, {
+    recompute: recompute.mlaUpProjection,
+  });
 }
 
 /** [c^KV; k^R] = W^DKV, W^KR h: what a cache keeps, before its norm and rotation. */
@@ -56,7 +58,9 @@ export function normedLatent(ctx: Context, w: Weights, cKv: Tensor): Tensor {
 function keysAndValues(ctx: Context, w: Weights, cKv: Tensor): Tensor {
   const { tape, recipe, recompute } = ctx;
   const normed = normedLatent(ctx, w, cKv);
-  return linear(tape, normed, w.get('kv_b_proj.weight'), recipe.linear, { recompute: recompute.mlaUpProjection });
+  return linear(tape, normed, w.get('kv_b_proj.weight'), recipe.linear, {
+    recompute: recompute.mlaUpProjection,
+  });
 }
 
 /** The rotary slices of all heads' queries. */

@@ -47,11 +47,15 @@ function attentionFactor(yarn: Yarn): number {
 /** θ^(-2i/d) for each pair, blended with its 1/factor between the two corner dimensions under YaRN. */
 function inverseFrequencies(config: ModelConfig): Float32Array {
   const d = config.qk_rope_head_dim;
-  const plain = Float32Array.from({ length: d / 2 }, (_, i) => 1 / Math.fround(config.rope_theta ** ((2 * i) / d)));
+  const plain = Float32Array.from(
+    { length: d / 2 },
+    (_, i) => 1 / Math.fround(config.rope_theta ** ((2 * i) / d)),
+  );
   const yarn = config.yarn;
   if (!yarn) return plain;
   const corner = (rotations: number) =>
-    (d * Math.log(yarn.original_max_position_embeddings / (rotations * 2 * Math.PI))) / (2 * Math.log(config.rope_theta));
+    (d * Math.log(yarn.original_max_position_embeddings / (rotations * 2 * Math.PI))) /
+    (2 * Math.log(config.rope_theta));
   const round = yarn.truncate ? [Math.floor, Math.ceil] : [(x: number) => x, (x: number) => x];
   const low = Math.max(round[0]!(corner(yarn.beta_fast)), 0);
   const high = Math.min(round[1]!(corner(yarn.beta_slow)), d - 1);

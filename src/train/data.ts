@@ -1,0 +1,133 @@
+import fs from 'node:fs';
+import path from 'node:path';
+import { UserError } from '../errors.js';
+import { withFileErrors } from '../files.js';
+import type { Batch } from '../model/transformer.js';
+import type { Ui } from '../report/ui.js';
+import { Tensor } from '../tensor/tensor.js';
+import { type PackedBatch, type PackingOptions, type PackingState, TrainingBatches, validationBatches } from '../text/batches.js';
+import { trainBpe } from '../text/bpe.js';
+import { readDocuments } from '../text/corpus.js';
+import { type PreparedCorpus, prepareCorpus } from '../text/prepare.js';
+import { Tokenizer } from '../text/tokenizer.js';
+import { SPECIAL_TOKENS, saveTokenizer } from '../text/tokenizer-files.js';
+import type { RunFile } from './run-file.js';
+
+/** The batches of a run: tokenised text, packed, in an order that the seed decides. */
+export class TrainingData {
+  private readonly batches: TrainingBatches;
+  private readonly held: Batch[];
+
+  private constructor(
+    private readonly corpus: PreparedCorpus,
+    run: RunFile,
+    tokenizer: Tokenizer,
+  ) {
+    const { config, model } = run;
+    const packing: PackingOptions = {
+      seqLen: config.sequenceLength,
+      batchSize: config.batchSequences / config.microBatches,
+      bosId: tokenizer.bosId,
+      eosId: tokenizer.eosId,
+      crossDocuments: config.data.crossDocuments,
+      mtpDepth: model.num_nextn_predict_layers,
+    };
+    this.batches = new TrainingBatches(corpus.train, packing, config.seed);
+    this.held = take(validationBatches(corpus.validation, packing), config.validationBatches).map(toBatch);
+  }
+
+  /** Trains or copies the tokenizer, tokenises the corpus into `OUT/data`, or finds both there. */
+  static async open(run: RunFile, ui: Ui): Promise<TrainingData> {
+    const tokenizer = await tokenizerOf(run, ui);
+    if (tokenizer.vocabSize > run.model.vocab_size) {
+      throw new UserError(
+        `the tokenizer has ${tokenizer.vocabSize} tokens but the model's vocab_size is ${run.model.vocab_size}; ` +
+          'take a smaller tokenizer or a larger vocab_size',
+      );
+    }
+    const progress = ui.progress('tokenise');
+    const corpus = await prepareCorpus({
+      source: run.source,
+      tokenizer,
+      cacheDir: path.join(run.out, 'data'),
+      validationFraction: run.config.data.validationFraction,
+      seed: run.config.seed,
+      onProgress: (done, total) => progress.update({ done, total }),
+    });
+    progress.end();
+    return new TrainingData(corpus, run, tokenizer);
+  }
+
+  /** The micro-batches of the next step. */
+  next(microBatches: number): Batch[] {
+    return Array.from({ length: microBatches }, () => toBatch(this.batches.next()));
+  }
+
+  /** Held-out batches, the same every time. */
+  validation(): readonly Batch[] {
+    return this.held;
+  }
+
+  /** Where the next batch comes from; plain JSON. */
+  state(): PackingState {
+    return this.batches.state();
+  }
+
+  /** Goes on from a state. @throws UserError when it is not one of this corpus */
+  restore(state: unknown): void {
+    this.batches.restore(state as PackingState);
+  }
+
+  close(): void {
+    this.corpus.close();
+  }
+}
+
+async function tokenizerOf(run: RunFile, ui: Ui): Promise<Tokenizer> {
+  const present = fs.existsSync(path.join(run.out, 'tokenizer.json'));
+  if (!present && run.tokenizer !== undefined) copyTokenizer(run.tokenizer, run.out);
+  else if (!present) await trainTokenizer(run, ui);
+  return Tokenizer.fromFolder(run.out);
+}
+
+function copyTokenizer(from: string, to: string): void {
+  for (const name of ['tokenizer.json', 'tokenizer_config.json']) {
+    const source = path.join(from, name);
+    if (name === 'tokenizer_config.json' && !fs.existsSync(source)) continue;
+    withFileErrors('copy', source, () => fs.copyFileSync(source, path.join(to, name)));
+  }
+}
+
+/** Byte-level BPE of the model's vocabulary size, learned from the corpus. */
+async function trainTokenizer(run: RunFile, ui: Ui): Promise<void> {
+  const progress = ui.progress('tokenizer');
+  const vocabulary = await trainBpe(readDocuments(run.source), {
+    vocabSize: run.model.vocab_size,
+    specialTokens: Object.values(SPECIAL_TOKENS),
+    onProgress: (done, total, label) => progress.update({ done, total, details: [label] }),
+  });
+  progress.end();
+  saveTokenizer(run.out, vocabulary);
+}
+
+function take<T>(items: Iterable<T>, count: number): T[] {
+  const taken: T[] = [];
+  for (const item of items) {
+    if (taken.push(item) === count) break;
+  }
+  return taken;
+}
+
+/** Arrays of a packed batch as tensors. */
+export function toBatch(packed: PackedBatch): Batch {
+  const { rows, seqLen } = packed;
+  return {
+    inputs: Tensor.i32(packed.inputs),
+    targets: Tensor.i32(packed.targets),
+    positions: Tensor.i32(packed.positions),
+    segments: Tensor.i32(packed.cuSeqlens),
+    sequences: Tensor.i32(Array.from({ length: rows + 1 }, (_, row) => row * seqLen)),
+    mtpInputs: packed.mtpInputs.map((ids) => Tensor.i32(ids)),
+    mtpTargets: packed.mtpTargets.map((ids) => Tensor.i32(ids)),
+  };
+}

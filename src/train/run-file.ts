@@ -1,0 +1,143 @@
+import fs from 'node:fs';
+import path from 'node:path';
+import { z } from 'zod';
+import { UsageError, UserError } from '../errors.js';
+import { readJsonFile, withFileErrors, writeFileAtomicallySync, writeFully } from '../files.js';
+import { checkTiles, type ModelConfig, parseModelConfig } from '../spec/model.js';
+import { MODEL_PRESETS, type ModelPreset } from '../spec/presets.js';
+import { parseTrainConfig, recipeOf, TRAIN_PRESETS, type TrainConfig } from './config.js';
+
+/** What `fathom train` is asked for. */
+export interface RunOptions {
+  /** Name of a training preset; `mini` where neither preset nor file is given. */
+  preset?: string;
+  /** A training file, instead of a preset. */
+  configFile?: string;
+  /** Name of a bundled corpus, or paths of text; `sotu` where neither is given. */
+  corpus?: string;
+  data?: string[];
+  /** Folder with a tokenizer.json to use instead of training one. */
+  tokenizer?: string;
+  /** Where everything goes. */
+  out: string;
+  steps?: number;
+  precision?: string;
+  backend?: 'native' | 'reference' | 'auto';
+  seed?: number;
+  threads?: number;
+  /** Steps after which this process stops, the run saved. */
+  stopAfter?: number;
+  /** Go on with the run in `out`. */
+  resume?: boolean;
+}
+
+/** What a run is, kept in `run.json` of its folder. */
+export interface RunFile {
+  out: string;
+  config: TrainConfig;
+  model: ModelConfig;
+  source: { corpus: string } | { paths: string[] };
+  tokenizer: string | undefined;
+}
+
+const FILE = 'run.json';
+
+const runSchema = z.strictObject({
+  version: z.literal(1),
+  config: z.record(z.string(), z.unknown()),
+  source: z.union([z.strictObject({ corpus: z.string() }), z.strictObject({ paths: z.array(z.string()) })]),
+  tokenizer: z.string().optional(),
+});
+
+/** Starts a run in an empty folder or finds the one to resume. @throws UserError, UsageError */
+export function openRun(options: RunOptions): RunFile {
+  const file = path.join(options.out, FILE);
+  const exists = fs.existsSync(file);
+  if (options.resume) {
+    if (!exists) throw new UserError(`${options.out} holds no run to resume (${FILE} is missing); leave out --resume`);
+    return reopen(options, file);
+  }
+  if (exists) {
+    throw new UserError(`${options.out} already holds a run; go on with it by --resume, or choose another --out`);
+  }
+  const json = withOverrides(baseConfig(options), options);
+  const run = build(options.out, json, options.configFile ?? `preset ${options.preset ?? 'mini'}`, {
+    source: sourceOf(options),
+    tokenizer: options.tokenizer,
+  });
+  withFileErrors('create', options.out, () => fs.mkdirSync(options.out, { recursive: true }));
+  writeRun(file, run, json);
+  return run;
+}
+
+/** The recorded run; settings given again must be the same, so that the resumed run equals an uninterrupted one. */
+function reopen(options: RunOptions, file: string): RunFile {
+  const parsed = runSchema.safeParse(readJsonFile(file));
+  if (!parsed.success) throw new UserError(`${file} is not a run of this version of fathom`);
+  const { config, source, tokenizer } = parsed.data;
+  const run = build(options.out, config, file, { source, tokenizer });
+  const named = options.preset !== undefined || options.configFile !== undefined;
+  const given = parseTrainConfig(withOverrides(named ? baseConfig(options) : config, options), 'the command line');
+  const changed = Object.keys(given).filter((key) => differ(given, run.config, key));
+  if (options.corpus !== undefined || options.data?.length) {
+    if (JSON.stringify(sourceOf(options)) !== JSON.stringify(source)) changed.push('corpus or data');
+  }
+  if (changed.length > 0) {
+    throw new UsageError(`--resume goes on with the settings in ${file}, but ${changed.join(', ')} differ; leave them out`);
+  }
+  return run;
+}
+
+const differ = (a: object, b: object, key: string): boolean =>
+  JSON.stringify(a[key as keyof typeof a]) !== JSON.stringify(b[key as keyof typeof b]);
+
+const sourceOf = ({ data, corpus }: RunOptions): RunFile['source'] =>
+  data?.length ? { paths: data.map((p) => path.resolve(p)) } : { corpus: corpus ?? 'sotu' };
+
+function build(
+  out: string,
+  json: unknown,
+  origin: string,
+  rest: Pick<RunFile, 'source' | 'tokenizer'>,
+): RunFile {
+  const config = parseTrainConfig(json, origin);
+  const model = modelOf(config, origin);
+  if (JSON.stringify(recipeOf(config).linear).includes('"e4m3"')) checkTiles(model, origin);
+  if (config.sequenceLength > model.max_position_embeddings) {
+    throw new UserError(
+      `${origin}: sequenceLength (${config.sequenceLength}) exceeds the model's max_position_embeddings (${model.max_position_embeddings})`,
+    );
+  }
+  return { out, config, model, ...rest };
+}
+
+/** The model that a training file names or spells out. */
+export function modelOf({ model }: TrainConfig, origin: string): ModelConfig {
+  if (typeof model !== 'string') return parseModelConfig(model, `${origin}, model`);
+  const preset = MODEL_PRESETS[model as ModelPreset];
+  if (!preset) throw new UserError(`${origin}: unknown model "${model}"; known are ${Object.keys(MODEL_PRESETS).join(', ')}`);
+  return parseModelConfig(preset, `preset ${model}`);
+}
+
+function baseConfig({ preset, configFile }: RunOptions): Record<string, unknown> {
+  if (configFile !== undefined) {
+    if (preset !== undefined) throw new UsageError('give --preset or --config, not both');
+    return readJsonFile(configFile) as Record<string, unknown>;
+  }
+  const found = TRAIN_PRESETS[preset ?? 'mini'];
+  if (!found) {
+    throw new UsageError(`--preset ${preset} is unknown; known are ${Object.keys(TRAIN_PRESETS).join(', ')}`);
+  }
+  return found;
+}
+
+/** Flags of the command line win over the file. */
+function withOverrides(json: Record<string, unknown>, { steps, precision, seed }: RunOptions): Record<string, unknown> {
+  const given = Object.entries({ steps, precision, seed }).filter(([, value]) => value !== undefined);
+  return { ...json, ...Object.fromEntries(given) };
+}
+
+function writeRun(file: string, run: RunFile, config: unknown): void {
+  const json = { version: 1, config, source: run.source, ...(run.tokenizer ? { tokenizer: run.tokenizer } : {}) };
+  writeFileAtomicallySync(file, (fd) => writeFully(fd, Buffer.from(`${JSON.stringify(json, null, 2)}\n`), 0));
+}

@@ -1,0 +1,221 @@
+import path from 'node:path';
+import { peakFlops } from '../backend/peak.js';
+import { selectBackend } from '../backend/select.js';
+import { UserError } from '../errors.js';
+import type { Progress } from '../report/progress.js';
+import type { Ui } from '../report/ui.js';
+import { rate } from '../report/units.js';
+import { initialise } from '../model/initialise.js';
+import { saveModel } from '../model/load.js';
+import { countParameters } from '../model/parameters.js';
+import { trainingFlops } from '../plan/flops.js';
+import type { Backend } from '../tensor/backend.js';
+import { recipeOf, type TrainConfig, tokensPerStep } from './config.js';
+import { TrainingData } from './data.js';
+import { Health } from './health.js';
+import { type Ledger, measureLedger, predictLedger } from './ledger.js';
+import { MetricsLog } from './metrics.js';
+import { openRun, type RunFile, type RunOptions } from './run-file.js';
+import { restoreLatest, saveState } from './state.js';
+import { TensorBoardWriter } from './tensorboard.js';
+import { type StepResult, Trainer } from './trainer.js';
+
+export interface TrainResult {
+  out: string;
+  /** Optimizer steps done in all, those of earlier processes included. */
+  steps: number;
+  /** Why the process ended. */
+  ended: 'complete' | 'stop-after' | 'signal';
+  loss: {
+    /** Of the first step of this process. */
+    first: number;
+    /** Mean of the last ten steps. */
+    final: number;
+    /** Mean over the validation batches, after the last step. */
+    validation: number;
+  };
+  /** Median over the steps of this process, whole steps, validation and saving apart. */
+  tokensPerSecond: number;
+  /** Model FLOPs over what this machine's fastest BF16 unit can do; null without the native backend. */
+  mfu: number | null;
+  /** Largest resident set of the process. */
+  peakBytes: number;
+  seconds: number;
+  parameters: { total: number; active: number };
+  memory: { predicted: Ledger; measured: Ledger; runtimeBytes: number };
+  /** Loss per step of this process. */
+  curve: number[];
+}
+
+/** Trains as `options` say; see `RunOptions`. @throws UserError */
+export async function runTraining(options: RunOptions, ui: Ui): Promise<TrainResult> {
+  const run = openRun(options);
+  const backend = selectBackend(options.backend ?? 'auto', options.threads);
+  const data = await TrainingData.open(run, ui);
+  const session = new Session(run, backend, data, ui, options.resume ?? false);
+  try {
+    return await session.loop(options.stopAfter ?? Number.POSITIVE_INFINITY);
+  } finally {
+    session.close();
+    data.close();
+  }
+}
+
+/** One process's part of a run. */
+class Session {
+  private readonly trainer: Trainer;
+  private readonly predicted: Ledger;
+  private readonly metrics: MetricsLog;
+  private readonly board: TensorBoardWriter;
+  private readonly health = new Health();
+  private readonly started = performance.now();
+  private readonly runtimeBytes = process.memoryUsage.rss();
+  private readonly curve: number[] = [];
+  private readonly speeds: number[] = [];
+  private readonly progress: Progress;
+  private signalled = false;
+  private readonly onSignal = () => {
+    this.signalled = true;
+    this.progress.note('stopping after this step; the run is saved');
+  };
+
+  constructor(
+    private readonly run: RunFile,
+    private readonly backend: Backend,
+    private readonly data: TrainingData,
+    ui: Ui,
+    resume: boolean,
+  ) {
+    this.progress = ui.progress('train');
+    this.predicted = predictLedger(run.config, run.model, backend);
+    this.trainer = new Trainer(run.config, run.model, backend);
+    this.restore(resume);
+    this.metrics = MetricsLog.open(path.join(run.out, 'metrics.jsonl'), this.trainer.step);
+    this.board = new TensorBoardWriter(run.out);
+    this.board.rewind(this.trainer.step);
+    process.on('SIGINT', this.onSignal).on('SIGTERM', this.onSignal);
+  }
+
+  async loop(stopAfter: number): Promise<TrainResult> {
+    const { config, trainer } = this;
+    const end = Math.min(config.steps, trainer.step + stopAfter);
+    let validation = Number.NaN;
+    while (trainer.step < end && !this.signalled) {
+      this.oneStep();
+      const done = trainer.step;
+      if (done % config.validateEvery === 0 || done === config.steps) validation = this.validate();
+      if (done % config.checkpointEvery === 0 || done === config.steps) this.save();
+      // Signals and timers get their turn between steps.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    if (this.trainer.step % config.checkpointEvery !== 0) this.save();
+    if (this.trainer.step !== config.steps) validation = this.validate();
+    saveModel(this.run.out, trainer.model, recipeOf(config).activations === 'fp32' ? 'f32' : 'bf16');
+    return this.result(validation);
+  }
+
+  close(): void {
+    process.off('SIGINT', this.onSignal).off('SIGTERM', this.onSignal);
+    this.progress.end();
+    this.metrics.close();
+    this.board.close();
+  }
+
+  /** Fresh weights, or the newest whole checkpoint. */
+  private restore(resume: boolean): void {
+    const saved = resume ? restoreLatest(this.checkpoints, this.trainer, (line) => this.progress.note(line)) : undefined;
+    if (saved) this.data.restore(saved.data);
+    else initialise(this.trainer.model, this.config.seed);
+    if (resume) this.progress.note(saved ? `resuming after step ${saved.step}` : 'no checkpoint yet; starting from step 0');
+  }
+
+  private oneStep(): void {
+    const started = performance.now();
+    const result = this.trainer.trainStep(this.data.next(this.config.microBatches));
+    const speed = (tokensPerStep(this.config) * 1000) / (performance.now() - started);
+    if (result.nonFinite) {
+      this.recover(result);
+      return;
+    }
+    this.health.judge(true);
+    this.curve.push(result.loss);
+    this.speeds.push(speed);
+    this.report(result, speed);
+    this.progress.update({
+      done: result.step,
+      total: this.config.steps,
+      details: [`loss ${result.loss.toFixed(3)}`, rate(speed, 'tokens')],
+    });
+  }
+
+  /** After a step that was given up: go on, or back to the last checkpoint with the data that follows. */
+  private recover(result: StepResult): void {
+    this.progress.note(`step ${result.step + 1} is not counted: ${result.nonFinite}`);
+    const verdict = this.health.judge(false);
+    if (verdict === 'continue') return;
+    const saved = verdict === 'rollback' ? restoreLatest(this.checkpoints, this.trainer, (line) => this.progress.note(line)) : undefined;
+    if (!saved) {
+      throw new UserError(
+        `${this.run.out}: training does not recover from values that are not finite (${result.nonFinite}); ` +
+          'lower learningRate or take --precision bf16, and start again',
+      );
+    }
+    this.metrics.rewind(saved.step);
+    this.board.rewind(saved.step);
+    this.progress.note(`three bad steps in a row: back to the checkpoint of step ${saved.step}, skipping their data`);
+  }
+
+  private validate(): number {
+    const loss = this.trainer.validate(this.data.validation());
+    this.metrics.append({ step: this.trainer.step, validationLoss: loss });
+    this.board.scalars(this.trainer.step, { 'loss/validation': loss });
+    this.progress.note(`step ${this.trainer.step}: validation loss ${loss.toFixed(4)} (perplexity ${Math.exp(loss).toFixed(1)})`);
+    return loss;
+  }
+
+  private save(): void {
+    saveState(this.checkpoints, this.trainer, this.data.state(), this.config.keepCheckpoints);
+  }
+
+  private report(result: StepResult, tokensPerSecond: number): void {
+    const { step, loss, mtpLoss, balanceLoss, gradientNorm, learningRate, maxLoadViolation } = result;
+    const values = { loss, balanceLoss, gradientNorm, learningRate, maxLoadViolation, tokensPerSecond };
+    this.metrics.append({ step, ...values, mtpLoss, seconds: (performance.now() - this.started) / 1000 });
+    const mtp = Object.fromEntries(mtpLoss.map((value, k) => [`loss/mtp${k + 1}`, value]));
+    this.board.scalars(step, { 'loss/train': loss, ...mtp, gradientNorm, learningRate, maxLoadViolation, tokensPerSecond });
+  }
+
+  private result(validation: number): TrainResult {
+    const { curve, trainer } = this;
+    const recent = curve.slice(-10);
+    const tokensPerSecond = median(this.speeds);
+    const peak = peakFlops(this.backend);
+    const { total, active, mtp } = countParameters(this.run.model);
+    return {
+      out: this.run.out,
+      steps: trainer.step,
+      ended: trainer.step === this.config.steps ? 'complete' : this.signalled ? 'signal' : 'stop-after',
+      loss: { first: curve[0] ?? Number.NaN, final: recent.reduce((a, b) => a + b, 0) / recent.length, validation },
+      tokensPerSecond,
+      mfu: peak ? (tokensPerSecond * trainingFlops(this.run.model, this.config.sequenceLength)) / peak : null,
+      peakBytes: process.resourceUsage().maxRSS * 1024,
+      seconds: (performance.now() - this.started) / 1000,
+      parameters: { total: total + mtp.total, active: active + mtp.active },
+      memory: { predicted: this.predicted, measured: measureLedger(trainer), runtimeBytes: this.runtimeBytes },
+      curve,
+    };
+  }
+
+  private get config(): TrainConfig {
+    return this.run.config;
+  }
+
+  private get checkpoints(): string {
+    return path.join(this.run.out, 'checkpoints');
+  }
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
+}
