@@ -1,6 +1,11 @@
 /** An error meant for the user: what is wrong, where, and what to do. Printed as one line, exit code 1. */
 export class UserError extends Error {
   override name = 'UserError';
+
+  /** Line ends in the message (quoted input, a library's own text) become blanks. */
+  constructor(message: string) {
+    super(message.replaceAll(/\s*[\r\n]\s*/g, ' '));
+  }
 }
 
 /** Wrong use of a command (unknown flag value, missing argument). Printed as one line, exit code 2. */

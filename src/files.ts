@@ -74,6 +74,30 @@ function flushFolder(folder: string): void {
   }
 }
 
+/** The same for content that is only known bit by bit, from an asynchronous source. */
+export async function writeFileAtomically<T>(
+  file: string,
+  write: (descriptor: number) => Promise<T>,
+): Promise<T> {
+  const temporary = `${file}.${process.pid}.tmp`;
+  try {
+    fs.mkdirSync(path.dirname(file), { recursive: true });
+    const descriptor = fs.openSync(temporary, 'w');
+    let result: T;
+    try {
+      result = await write(descriptor);
+      fs.fsyncSync(descriptor);
+    } finally {
+      fs.closeSync(descriptor);
+    }
+    fs.renameSync(temporary, file);
+    return result;
+  } catch (error) {
+    fs.rmSync(temporary, { force: true });
+    throw fileError('write', file, error);
+  }
+}
+
 /** Reads exactly `out.length` bytes from `position`; false when the file ends before. */
 export function readFully(descriptor: number, out: Uint8Array, position: number): boolean {
   for (let done = 0; done < out.length; ) {

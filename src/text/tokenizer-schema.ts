@@ -78,9 +78,9 @@ const preTokenizer: z.ZodType<PreTokenizerConfig> = z.discriminatedUnion('type',
 const templatePiece = z.union(
   [
     z.looseObject({ SpecialToken: z.looseObject({ id: z.string() }) }),
-    z.looseObject({ Sequence: z.looseObject({ id: z.enum(['A', 'B']) }) }),
+    z.looseObject({ Sequence: z.looseObject({ id: z.literal('A') }) }),
   ],
-  { error: 'expected {"SpecialToken": {"id": ...}} or {"Sequence": {"id": "A" or "B"}}' },
+  { error: 'expected {"SpecialToken": {"id": ...}} or {"Sequence": {"id": "A"}}' },
 );
 const boundary = z.tuple([z.string(), tokenId]);
 

@@ -23,14 +23,18 @@ function shorten(json: Record<string, Json>): Json {
   const vocab = Array.isArray(model.vocab)
     ? model.vocab.slice(0, 40)
     : Object.fromEntries(Object.entries(model.vocab).slice(0, 300));
-  return { ...json, model: { ...model, vocab, ...(model.merges ? { merges: [] } : {}) } };
+  const isKnown = (merge: Json) => Object.hasOwn(vocab, (merge as string[]).join(''));
+  return {
+    ...json,
+    model: { ...model, vocab, ...(model.merges ? { merges: model.merges.filter(isKnown) } : {}) },
+  };
 }
 
 /** Every place in a value, as a path of keys; large tables give a few entries only. */
 function places(json: Json, path: (string | number)[] = []): (string | number)[][] {
   if (typeof json !== 'object' || json === null) return [path];
   const entries = Array.isArray(json) ? [...json.entries()] : Object.entries(json);
-  return [path, ...entries.slice(0, 12).flatMap(([key, value]) => places(value, [...path, key]))];
+  return [path, ...entries.slice(0, 8).flatMap(([key, value]) => places(value, [...path, key]))];
 }
 
 function replaceAt(json: Json, [key, ...rest]: (string | number)[], value: Json | undefined): Json {
