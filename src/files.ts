@@ -47,7 +47,7 @@ export function writeFileAtomicallySync(file: string, write: (descriptor: number
       fillAndClose(descriptor, write);
       fs.renameSync(temporary, file);
     } catch (error) {
-      fs.rmSync(temporary, { force: true });
+      discard(temporary);
       throw error;
     }
     flushFolder(path.dirname(file));
@@ -93,8 +93,17 @@ export async function writeFileAtomically<T>(
     fs.renameSync(temporary, file);
     return result;
   } catch (error) {
-    fs.rmSync(temporary, { force: true });
+    discard(temporary);
     throw fileError('write', file, error);
+  }
+}
+
+/** Removes what may not even exist; a failure here must not hide the one that led to it. */
+function discard(temporary: string): void {
+  try {
+    fs.rmSync(temporary, { force: true });
+  } catch {
+    // The folder itself is not there or not writable: nothing was left behind.
   }
 }
 

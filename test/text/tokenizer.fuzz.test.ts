@@ -98,7 +98,7 @@ describe('fuzzing the tokenizer reader', () => {
   it('gives a working tokenizer or a UserError for mutated files', () => {
     fc.assert(
       fc.property(mutated, (json) => useOrExplain(Buffer.from(JSON.stringify(json)))),
-      { numRuns: 2000 },
+      { numRuns: 1000 },
     );
   });
 
