@@ -1,0 +1,148 @@
+// Decoding on the latent cache with absorbed weights [V2 §2.1.2]: every head attends to the same cache rows, so the
+// heads of one token are the rows of a matrix product. Long contexts are cut into parts that are combined in order.
+#include "attention.h"
+#include "kernels.h"
+
+namespace fathom {
+namespace FATHOM_ISA_NS {
+
+namespace {
+
+/// A context is cut into at most kParts parts of at least kPartKeys positions: enough for a few threads at one sequence.
+/// The cut depends on nothing but the context, so a sequence decodes alike in every batch.
+constexpr int64_t kContextParts = 16, kPartKeys = 256;
+
+struct LatentDims {
+  int64_t heads, latent, rope;
+  float scale;
+  int64_t depth() const { return latent + rope; }
+};
+
+template <class T>
+struct LatentCall {
+  LatentDims dims;
+  const T *q, *cache;
+  const int32_t* index;
+  T* o;
+};
+
+/// Positions begin..end of row `row`, and where its unfinished softmax goes: sums [H, latent], top and mass [H].
+struct Part {
+  int64_t row, begin, end;
+  float *sums, *top, *mass;
+};
+
+int64_t part_keys(int64_t length) {
+  return std::max(kPartKeys, round_up((length + kContextParts - 1) / kContextParts, kKeyBlock));
+}
+
+/// One part with all heads.
+template <class T>
+void attend_part(const LatentCall<T>& call, const Part& part) {
+  const LatentDims& d = call.dims;
+  const int64_t depth = d.depth(), stride = round_up(depth, kBlock);
+  Workspace memory(9, OnlineSoftmax<T>::bytes(d.heads, d.latent) + Workspace::bytes_of<T>((round_up(d.heads, kBlock) + kKeyBlock) * stride) +
+                          Workspace::bytes_of<T>(block_elements<T>(kKeyBlock, depth)) +
+                          Workspace::bytes_of<T>(block_elements<T>(d.latent, kKeyBlock)));
+  OnlineSoftmax<T> soft(memory, d.heads, d.latent, d.scale);
+  T* queries = memory.take<T>(soft.padded_rows * stride);
+  T* rows = memory.take<T>(kKeyBlock * stride);
+  T* keys = memory.take<T>(block_elements<T>(kKeyBlock, depth));
+  T* values = memory.take<T>(block_elements<T>(d.latent, kKeyBlock));
+  copy_padded(queries, stride, soft.padded_rows, call.q + part.row * d.heads * depth, depth, depth, d.heads);
+  for (int64_t at = part.begin; at < part.end; at += kKeyBlock) {
+    const int64_t count = std::min(kKeyBlock, part.end - at), padded = round_up(count, kBlock);
+    for (int64_t i = 0; i < count; ++i) {
+      std::memcpy(rows + i * depth, call.cache + call.index[at + i] * depth, static_cast<size_t>(depth) * sizeof(T));
+    }
+    pack_blocks_nk(keys, rows, count, depth, depth);
+    pack_blocks_kn(values, rows, count, d.latent, depth);
+    multiply(soft.padded_rows, padded, depth, queries, stride, keys, panel_elements<T>(depth), soft.scores, kKeyBlock, false);
+    soft.block(count, kKeyBlock, padded, at == part.begin);
+    multiply(soft.padded_rows, soft.width, count, soft.weights, kKeyBlock, values, panel_elements<T>(count), soft.sums, soft.width, at > part.begin);
+  }
+  for (int64_t h = 0; h < d.heads; ++h) {
+    std::copy(soft.sums + h * soft.width, soft.sums + h * soft.width + d.latent, part.sums + h * d.latent);
+    part.top[h] = soft.top[h];
+    part.mass[h] = soft.total(h);
+  }
+}
+
+/// o of one head of one row from its parts.
+template <class T>
+void combine(const LatentCall<T>& call, const Part* parts, int64_t count, int64_t head) {
+  const int64_t latent = call.dims.latent;
+  float top = kMasked, mass = 0;
+  for (int64_t i = 0; i < count; ++i) top = std::max(top, parts[i].top[head]);
+  float factor[kContextParts];
+  for (int64_t i = 0; i < count; ++i) {
+    factor[i] = std::exp2(parts[i].top[head] - top);
+    mass += factor[i] * parts[i].mass[head];
+  }
+  T* out = call.o + (parts[0].row * call.dims.heads + head) * latent;
+  each16(latent, [&](int64_t j, auto n) {
+    f32x16 sum = zero();
+    for (int64_t i = 0; i < count; ++i) sum = fma(load(parts[i].sums + head * latent + j, n), factor[i], sum);
+    store(out + j, sum / broadcast(mass), n);
+  });
+}
+
+/// The parts of rows first..last, with memory for their results.
+std::vector<Part> make_parts(const LatentDims& d, const int32_t* bounds, int64_t first, int64_t last) {
+  std::vector<Part> parts;
+  for (int64_t b = first; b < last; ++b) {
+    const int64_t step = part_keys(bounds[b + 1] - bounds[b]);
+    for (int64_t at = bounds[b]; at < bounds[b + 1]; at += step) {
+      parts.push_back({b, at, std::min<int64_t>(at + step, bounds[b + 1]), nullptr, nullptr, nullptr});
+    }
+  }
+  float* memory = scratch<float>(8, static_cast<int64_t>(parts.size()) * d.heads * (d.latent + 2));
+  for (Part& part : parts) {
+    part.sums = memory;
+    part.top = memory + d.heads * d.latent;
+    part.mass = part.top + d.heads;
+    memory = part.mass + d.heads;
+  }
+  return parts;
+}
+
+template <class T>
+void attend_rows(const LatentCall<T>& call, const int32_t* bounds, int64_t first, int64_t last) {
+  const LatentDims& d = call.dims;
+  const std::vector<Part> parts = make_parts(d, bounds, first, last);
+  parallel_for(static_cast<int64_t>(parts.size()), [&](int64_t i) { attend_part(call, parts[i]); });
+  std::vector<int64_t> start(last - first + 1, 0);
+  for (const Part& part : parts) ++start[part.row - first + 1];
+  for (int64_t b = first; b < last; ++b) start[b - first + 1] += start[b - first];
+  parallel_for((last - first) * d.heads, [&](int64_t i) {
+    const int64_t row = i / d.heads, count = start[row + 1] - start[row];
+    if (count == 0) return clear_rows(call.o + i * d.latent, d.latent, first * d.heads, first * d.heads + 1);
+    combine(call, parts.data() + start[row], count, i % d.heads);
+  });
+}
+
+/// q [B, H·(latent+rope)], cache [capacity, latent+rope], index i32 (cache rows), bounds i32 [B+1] -> o [B, H·latent].
+void latent_attention(const Span& q, const Span& cache, const Span& index, const Span& bounds, int64_t heads, int64_t latent,
+                      int64_t rope, float scale, const Span& o) {
+  constexpr int64_t kRowsAtOnce = 16;
+  const char* op = "latentAttention";
+  const LatentDims d{heads, latent, rope, scale};
+  const auto batch = static_cast<int64_t>(bounds.length) - 1;
+  const int32_t* bound = bounds.as<int32_t>(op, "bounds", 1);
+  const int32_t* rows = index.as<int32_t>(op, "index", 0);
+  check_bounds(bound, batch + 1, static_cast<int64_t>(index.length), op, "bounds");
+  const int64_t capacity = rows_of(cache, d.depth(), op, "cache");
+  check_indices(rows + bound[0], bound[batch] - bound[0], 0, capacity, op, "index");
+  with_float_type(o, op, "o", batch * heads * latent, [&](auto* out) {
+    using T = std::decay_t<decltype(*out)>;
+    const LatentCall<T> call{d, q.as<T>(op, "q", batch * heads * d.depth()), cache.as<T>(op, "cache", capacity * d.depth()), rows, out};
+    for (int64_t b = 0; b < batch; b += kRowsAtOnce) attend_rows(call, bound, b, std::min(b + kRowsAtOnce, batch));
+  });
+}
+
+}  // namespace
+
+void register_latent_attention(const Exports& exports) { bind(exports, "latentAttention", latent_attention); }
+
+}  // namespace FATHOM_ISA_NS
+}  // namespace fathom
