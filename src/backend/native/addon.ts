@@ -1,0 +1,202 @@
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { TensorData } from '../../tensor/tensor.js';
+
+/**
+ * The C++ addon as it exports itself (native/*_ops.cc). Arrays are passed as they lie in memory; sizes that cannot be
+ * told from their lengths follow as numbers. A wrong size or type throws an Error that names op and argument.
+ */
+type Data = TensorData;
+type Optional = TensorData | undefined;
+
+/** Number formats and scale modes as native/formats.h numbers them. */
+export const FORMAT_CODES = { fp32: 0, bf16: 1, e4m3: 2, e5m2: 3, e5m6: 4 } as const;
+export const SCALE_CODES = { fp32: 0, pow2: 1 } as const;
+
+/** experts, topK, groups, topGroups, scoring, method, normalize, scalingFactor. */
+type RouterArguments = [number, number, number, number, string, string, boolean, number];
+
+/** The kernels of one instruction-set level. */
+export interface Kernels {
+  quantize(x: Data, m: number, k: number, format: number, mode: number, codes: Data, scales: Optional): void;
+  dequantize(codes: Data, format: number, scales: Optional, out: Data, m: number, k: number): void;
+  packedBytes(columns: number, depth: number, format: number): number;
+  packWeight(
+    w: Data,
+    g: number,
+    n: number,
+    k: number,
+    transposed: boolean,
+    format: number,
+    mode: number,
+    data: Data,
+    scales: Optional,
+  ): void;
+  gemm(
+    a: Data,
+    aFormat: number,
+    aScales: Optional,
+    m: number,
+    depth: number,
+    packed: Data,
+    bFormat: number,
+    bScales: Optional,
+    columns: number,
+    out: Data,
+    accumulate: boolean,
+    offsets: Optional,
+  ): void;
+
+  add(a: Data, b: Data, out: Data): void;
+  cast(x: Data, out: Data): void;
+  fill(x: Data, value: number): void;
+  copyColumnsOut(x: Data, cols: number, column: number, out: Data, width: number): void;
+  copyColumnsIn(x: Data, width: number, out: Data, cols: number, column: number): void;
+  rmsNorm(x: Data, weight: Data, eps: number, y: Data, inverseRms: Data): void;
+  rmsNormBackward(dy: Data, x: Data, weight: Data, inverseRms: Data, dx: Data, dweight: Data): void;
+  rope(
+    x: Data,
+    cols: number,
+    table: Data,
+    positions: Data,
+    heads: number,
+    stride: number,
+    offset: number,
+    width: number,
+    interleaved: boolean,
+    inverse: boolean,
+  ): void;
+  swiglu(gu: Data, h: Data, inner: number): void;
+  swigluBackward(dh: Data, gu: Data, dgu: Data, inner: number): void;
+
+  attention(
+    q: Data,
+    kv: Data,
+    kRope: Data,
+    segments: Data,
+    heads: number,
+    nope: number,
+    rope: number,
+    v: number,
+    scale: number,
+    o: Data,
+    logSumExp: Data,
+  ): void;
+  attentionBackward(
+    dO: Data,
+    q: Data,
+    kv: Data,
+    kRope: Data,
+    o: Data,
+    logSumExp: Data,
+    segments: Data,
+    heads: number,
+    nope: number,
+    rope: number,
+    v: number,
+    scale: number,
+    dq: Data,
+    dkv: Data,
+    dkRope: Data,
+  ): void;
+  latentAttention(
+    q: Data,
+    cache: Data,
+    index: Data,
+    bounds: Data,
+    heads: number,
+    latent: number,
+    rope: number,
+    scale: number,
+    o: Data,
+  ): void;
+
+  route(logits: Data, bias: Data, ids: Data, weights: Data, load: Data, ...router: RouterArguments): void;
+  routeBackward(
+    dweights: Data,
+    logits: Data,
+    ids: Data,
+    sequences: Data,
+    dlogits: Data,
+    balanceLoss: Data,
+    balanceFactor: number,
+    ...router: RouterArguments
+  ): void;
+  dispatchPlan(ids: Data, offsets: Data, source: Data, slot: Data, topK: number): void;
+  permute(x: Data, source: Data, out: Data, width: number): void;
+  unpermute(x: Data, slot: Data, weights: Optional, y: Data, width: number): void;
+  unpermuteBackward(
+    dy: Data,
+    x: Data,
+    slot: Data,
+    weights: Data,
+    dx: Data,
+    dweights: Data,
+    width: number,
+  ): void;
+
+  embedding(ids: Data, table: Data, y: Data, width: number): void;
+  embeddingBackward(ids: Data, dy: Data, dtable: Data, width: number): void;
+  crossEntropy(
+    logits: Data,
+    targets: Data,
+    losses: Data,
+    dlogits: Optional,
+    vocabulary: number,
+    scale: number,
+  ): void;
+  sumOfSquares(x: Data, out: Data): void;
+  adamw(
+    parameter: Data,
+    gradient: Data,
+    m: Data,
+    v: Data,
+    learningRate: number,
+    beta1: number,
+    beta2: number,
+    epsilon: number,
+    weightDecay: number,
+    gradientScale: number,
+    biasCorrection1: number,
+    biasCorrection2: number,
+  ): void;
+}
+
+export type InstructionSet = 'portable' | 'avx2' | 'avx512' | 'amx';
+
+export interface Addon extends Kernels {
+  /** Level in use, best level of this CPU, threads of the pool, CPUs this process may use. */
+  info(): { isa: InstructionSet; best: InstructionSet; threads: number; cpus: number };
+  setThreads(count: number): void;
+  /** The kernels of another level. @throws if this CPU lacks it */
+  forIsa(isa: InstructionSet): Kernels;
+  /** Uninitialised memory, aligned to 64 bytes, to 2 MB where larger. */
+  alloc(bytes: number): ArrayBuffer;
+}
+
+/** build/Release/fathom.node of the package, seen from src/ and from dist/ alike. */
+const ADDON_PATH = resolve(dirname(fileURLToPath(import.meta.url)), '../../../build/Release/fathom.node');
+
+/** The addon, or why there is none. */
+export type AddonResult = { addon: Addon } | { addon: undefined; reason: string };
+
+let loaded: AddonResult | undefined;
+
+/** Loads the addon once per process. */
+export function loadAddon(): AddonResult {
+  loaded ??= tryToLoad();
+  return loaded;
+}
+
+function tryToLoad(): AddonResult {
+  if (!existsSync(ADDON_PATH)) return { addon: undefined, reason: `${ADDON_PATH} does not exist` };
+  try {
+    return { addon: createRequire(import.meta.url)(ADDON_PATH) as Addon };
+  } catch (error) {
+    return { addon: undefined, reason: `${ADDON_PATH} does not load: ${firstLine(error)}` };
+  }
+}
+
+const firstLine = (error: unknown): string => String((error as Error).message ?? error).split('\n')[0]!;
