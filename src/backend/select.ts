@@ -1,6 +1,6 @@
 import { UserError } from '../errors.js';
 import type { Backend } from '../tensor/backend.js';
-import { loadAddon } from './native/addon.js';
+import { addonProblem, loadAddon } from './native/addon.js';
 import { nativeBackend } from './native/index.js';
 import { referenceBackend } from './reference/index.js';
 
@@ -18,12 +18,12 @@ export function selectBackend(name: BackendName, threads?: number): Backend {
     throw new UserError(`threads is ${threads}: give a whole number from 1 to 1024`);
   }
   if (name === 'reference') return referenceBackend;
-  const result = loadAddon();
-  if (result.addon) return nativeBackend(result.addon, threads);
+  const addon = loadAddon();
+  if (addon) return nativeBackend(addon, threads);
   if (name === 'native') {
-    throw new UserError(`no native backend: ${result.reason}; build it with: npm run build:native`);
+    throw new UserError(`no native backend: ${addonProblem()}; build it with: npm run build:native`);
   }
-  notice(result.reason);
+  notice(addonProblem());
   return referenceBackend;
 }
 

@@ -174,28 +174,32 @@ export interface Addon extends Kernels {
   forIsa(isa: InstructionSet): Kernels;
   /** Uninitialised memory, aligned to 64 bytes, to 2 MB where larger. */
   alloc(bytes: number): ArrayBuffer;
+  /** Measured now, on all threads: operations per second of a unit; 0 where the CPU lacks it. */
+  peak(unit: 'dotbf16' | 'amxbf16'): number;
 }
 
 /** build/Release/fathom.node of the package, seen from src/ and from dist/ alike. */
 const ADDON_PATH = resolve(dirname(fileURLToPath(import.meta.url)), '../../../build/Release/fathom.node');
 
-/** The addon, or why there is none. */
-export type AddonResult = { addon: Addon } | { addon: undefined; reason: string };
+let result: { addon?: Addon; problem?: string } | undefined;
 
-let loaded: AddonResult | undefined;
+/** The addon, loaded once per process, or undefined where it is not built or does not load. */
+export const loadAddon = (): Addon | undefined => attempt().addon;
 
-/** Loads the addon once per process. */
-export function loadAddon(): AddonResult {
-  loaded ??= tryToLoad();
-  return loaded;
+/** Why `loadAddon` gives nothing: one line that names the file. */
+export const addonProblem = (): string => attempt().problem ?? 'the addon is loaded';
+
+function attempt(): { addon?: Addon; problem?: string } {
+  result ??= tryToLoad();
+  return result;
 }
 
-function tryToLoad(): AddonResult {
-  if (!existsSync(ADDON_PATH)) return { addon: undefined, reason: `${ADDON_PATH} does not exist` };
+function tryToLoad(): { addon?: Addon; problem?: string } {
+  if (!existsSync(ADDON_PATH)) return { problem: `${ADDON_PATH} does not exist` };
   try {
     return { addon: createRequire(import.meta.url)(ADDON_PATH) as Addon };
   } catch (error) {
-    return { addon: undefined, reason: `${ADDON_PATH} does not load: ${firstLine(error)}` };
+    return { problem: `${ADDON_PATH} does not load: ${firstLine(error)}` };
   }
 }
 

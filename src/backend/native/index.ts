@@ -11,7 +11,7 @@ import {
 
 /** The native backend, or undefined where the addon is not built. @param isa a lower level than the best, for tests */
 export function loadNativeBackend(isa?: InstructionSet): Backend | undefined {
-  const { addon } = loadAddon();
+  const addon = loadAddon();
   return addon && nativeBackend(addon, undefined, isa);
 }
 
