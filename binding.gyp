@@ -7,9 +7,12 @@
     "kernel_sources": [
       "native/kernels.cc",
       "native/gemm_ops.cc",
+      "native/quantize_ops.cc",
       "native/elementwise_ops.cc",
       "native/norm_ops.cc",
       "native/attention_ops.cc",
+      "native/attention_backward_ops.cc",
+      "native/latent_attention_ops.cc",
       "native/router_ops.cc",
       "native/dispatch_ops.cc",
       "native/loss_ops.cc",
@@ -23,7 +26,7 @@
   },
   "target_defaults": {
     "defines": ["NAPI_VERSION=8"],
-    "cflags": ["-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-psabi"],
+    "cflags": ["-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-maybe-uninitialized"],
     "cflags!": ["-O2", "-fno-omit-frame-pointer"],
     "cflags_cc": ["-std=c++17", "-fexceptions"],
     "cflags_cc!": ["-fno-exceptions", "-std=gnu++17", "-std=gnu++20"],

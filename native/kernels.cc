@@ -5,9 +5,12 @@ namespace FATHOM_ISA_NS {
 
 void register_kernels(const Exports& exports) {
   register_gemm(exports);
+  register_quantize(exports);
   register_elementwise(exports);
   register_norm(exports);
   register_attention(exports);
+  register_attention_backward(exports);
+  register_latent_attention(exports);
   register_router(exports);
   register_dispatch(exports);
   register_loss(exports);

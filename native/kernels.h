@@ -11,9 +11,12 @@ namespace FATHOM_ISA_NS {
 void register_kernels(const Exports& exports);
 
 void register_gemm(const Exports& exports);
+void register_quantize(const Exports& exports);
 void register_elementwise(const Exports& exports);
 void register_norm(const Exports& exports);
 void register_attention(const Exports& exports);
+void register_attention_backward(const Exports& exports);
+void register_latent_attention(const Exports& exports);
 void register_router(const Exports& exports);
 void register_dispatch(const Exports& exports);
 void register_loss(const Exports& exports);

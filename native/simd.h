@@ -168,6 +168,10 @@ FATHOM_INLINE f32x16 max(f32x16 a, f32x16 b) {
   FATHOM_EACH_PART a.p[part] = a.p[part] > b.p[part] ? a.p[part] : b.p[part];
   return a;
 }
+FATHOM_INLINE i32x16 max(i32x16 a, i32x16 b) {
+  FATHOM_EACH_PART a.p[part] = a.p[part] > b.p[part] ? a.p[part] : b.p[part];
+  return a;
+}
 FATHOM_INLINE f32x16 abs(f32x16 a) { return float_of_bits(bits_of(a) & 0x7fffffff); }
 
 FATHOM_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
@@ -237,13 +241,36 @@ FATHOM_INLINE void narrow16(uint16_t* p, i32x16 x) {
 #endif
 }
 
-/// The bfloat16 bits of each lane: round to nearest even in integer arithmetic. VCVTNEPS2BF16 would flush
+/// Zero-extends sixteen bytes.
+FATHOM_INLINE i32x16 widen8(const uint8_t* p) {
+#if defined(__AVX512F__)
+  return {(ni32)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p))};
+#elif defined(__AVX2__)
+  return {{(ni32)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)),
+           (ni32)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(p + 8)))}};
+#else
+  int32_t wide[16];
+  for (int i = 0; i < 16; ++i) wide[i] = p[i];
+  return load(wide);
+#endif
+}
+/// Stores the low byte of each lane.
+FATHOM_INLINE void narrow8(uint8_t* p, i32x16 x) {
+#if defined(__AVX512F__)
+  _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8((__m512i)x.p[0]));
+#else
+  int32_t wide[16];
+  store(wide, x);
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<uint8_t>(wide[i]);
+#endif
+}
+
+/// The bfloat16 bits of each lane: round to nearest even in integer arithmetic, every NaN as 0x7fc0. VCVTNEPS2BF16 would flush
 /// subnormals and so differ from the other levels and from PyTorch.
 FATHOM_INLINE i32x16 bf16_bits(f32x16 x) {
   const i32x16 bits = bits_of(x);
   const i32x16 rounded = shift_right(bits + (shift_right(bits, 16) & 1) + 0x7fff, 16);
-  const i32x16 quiet = shift_right(bits, 16) | 0x40;
-  return select((bits & 0x7fffffff) > broadcast_int(0x7f800000), quiet, rounded);
+  return select((bits & 0x7fffffff) > broadcast_int(0x7f800000), broadcast_int(0x7fc0), rounded);
 }
 
 FATHOM_INLINE f32x16 load(const bf16* p) {
@@ -302,7 +329,7 @@ FATHOM_INLINE float to_f32(bf16 x) {
 FATHOM_INLINE bf16 to_bf16(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, 4);
-  if ((bits & 0x7fffffff) > 0x7f800000) return bf16{static_cast<uint16_t>(bits >> 16 | 0x40)};
+  if ((bits & 0x7fffffff) > 0x7f800000) return bf16{0x7fc0};
   return bf16{static_cast<uint16_t>((bits + (bits >> 16 & 1) + 0x7fff) >> 16)};
 }
 template <class T>
@@ -335,6 +362,54 @@ FATHOM_INLINE float hmax(f32x16 x) {
 }
 FATHOM_INLINE float hmin(f32x16 x) {
   return reduce_lanes(x, [](auto a, auto b) { return a < b ? a : b; });
+}
+
+/// Largest lane.
+FATHOM_INLINE int32_t hmax(i32x16 x) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_epi32((__m512i)x.p[0]);
+#else
+  int32_t lane[16];
+  store(lane, x);
+  int32_t largest = lane[0];
+  for (int i = 1; i < 16; ++i) largest = lane[i] > largest ? lane[i] : largest;
+  return largest;
+#endif
+}
+
+/// Transposes a 16 x 16 matrix of 32-bit elements, one row per vector.
+FATHOM_INLINE void transpose16(i32x16 (&rows)[16]) {
+#if defined(__AVX512F__)
+  __m512i a[16], b[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {  // 32-bit pairs of neighbouring rows
+    a[i] = _mm512_unpacklo_epi32((__m512i)rows[i].p[0], (__m512i)rows[i + 1].p[0]);
+    a[i + 1] = _mm512_unpackhi_epi32((__m512i)rows[i].p[0], (__m512i)rows[i + 1].p[0]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {  // 64-bit pairs: b[i + j] holds, per 128-bit lane l, column 4l + j of rows i..i+3
+    b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+    b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+    b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+    b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {  // 4 x 4 transpose of the 128-bit lanes
+    const __m512i low01 = _mm512_shuffle_i32x4(b[j], b[j + 4], 0x44), high01 = _mm512_shuffle_i32x4(b[j], b[j + 4], 0xee);
+    const __m512i low23 = _mm512_shuffle_i32x4(b[j + 8], b[j + 12], 0x44), high23 = _mm512_shuffle_i32x4(b[j + 8], b[j + 12], 0xee);
+    rows[j].p[0] = (ni32)_mm512_shuffle_i32x4(low01, low23, 0x88);
+    rows[j + 4].p[0] = (ni32)_mm512_shuffle_i32x4(low01, low23, 0xdd);
+    rows[j + 8].p[0] = (ni32)_mm512_shuffle_i32x4(high01, high23, 0x88);
+    rows[j + 12].p[0] = (ni32)_mm512_shuffle_i32x4(high01, high23, 0xdd);
+  }
+#else
+  int32_t in[16][16], out[16][16];
+  for (int i = 0; i < 16; ++i) store(in[i], rows[i]);
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < 16; ++j) out[j][i] = in[i][j];
+  }
+  for (int i = 0; i < 16; ++i) rows[i] = load(out[i]);
+#endif
 }
 
 /// Nearest integer, ties to even, for |x| < 2^22 (adding 1.5 * 2^23 leaves no fraction bits).

@@ -1,0 +1,137 @@
+// Narrow number formats: rounding to their grid, and their codes.
+//
+// Encoding rounds to nearest, ties to even, keeps subnormals and saturates; NaN stays NaN. The same bits as
+// src/numerics/minifloat.ts and, below the largest value, as PyTorch's float8 casts.
+#pragma once
+
+#include "simd.h"
+
+namespace fathom {
+namespace FATHOM_ISA_NS {
+
+/// Format codes as JavaScript passes them.
+enum Format : int { kF32 = 0, kBf16 = 1, kE4m3 = 2, kE5m2 = 3, kE5m6 = 4 };
+enum ScaleMode : int { kScaleF32 = 0, kScalePow2 = 1 };
+
+/// Values that share one scale, along the contraction and, for weights, across it [TR §3.3.2].
+constexpr int64_t kTile = 128;
+
+/// `mantissa` bits, smallest normal 2^min_exponent, largest finite value, code of NaN.
+struct FormatTraits {
+  int mantissa, min_exponent;
+  float max_finite;
+  int nan_code;
+};
+
+/// E4M3 and E5M2: OCP 8-bit Floating Point Specification 1.0. E5M6: 5 exponent bits as in E5M2, 6 mantissa bits [TR §3.3.3].
+constexpr FormatTraits kTraits[] = {
+    {23, -126, 0, 0}, {7, -126, 0, 0}, {3, -6, 448.0f, 0x7f}, {2, -14, 57344.0f, 0x7e}, {6, -14, 65024.0f, 0x7e0}};
+
+constexpr bool is_narrow(int format) { return format >= kE4m3; }
+constexpr bool is_byte(int format) { return format == kE4m3 || format == kE5m2; }
+
+constexpr float constexpr_pow2(int exponent) {
+  float value = 1;
+  for (int i = 0; i < exponent; ++i) value *= 2;
+  for (int i = 0; i > exponent; --i) value /= 2;
+  return value;
+}
+
+FATHOM_INLINE i32x16 is_nan(f32x16 x) { return x != x; }
+
+/// x rounded to the grid of format F, saturated. Exact as BF16.
+template <int F>
+FATHOM_INLINE f32x16 round_to_grid(f32x16 x) {
+  constexpr FormatTraits t = kTraits[F];
+  constexpr int drop = 23 - t.mantissa;
+  const i32x16 magnitude = bits_of(x) & 0x7fffffff;
+  const i32x16 sign = bits_of(x) ^ magnitude;
+  const i32x16 rounded = (magnitude + (shift_right(magnitude, drop) & 1) + ((1 << (drop - 1)) - 1)) & ~((1 << drop) - 1);
+  // Adding 2^23 steps of the subnormal spacing leaves no room for smaller bits.
+  const f32x16 magic = broadcast(constexpr_pow2(23 + t.min_exponent - t.mantissa));
+  const f32x16 small = (float_of_bits(magnitude) + magic) - magic;
+  const i32x16 is_small = float_of_bits(magnitude) < broadcast(constexpr_pow2(t.min_exponent));
+  const f32x16 grid = min(select(is_small, small, float_of_bits(rounded)), broadcast(t.max_finite));
+  const f32x16 signed_grid = float_of_bits(bits_of(grid) | sign);
+  return select(is_nan(x), float_of_bits(broadcast_int(0x7fc00000) | sign), signed_grid);
+}
+
+/// The code of a value that lies on F's grid, for the 8-bit formats.
+template <int F>
+FATHOM_INLINE i32x16 encode_grid(f32x16 grid) {
+  constexpr FormatTraits t = kTraits[F];
+  const i32x16 magnitude = bits_of(grid) & 0x7fffffff;
+  // The exponent bias goes from 127 to 1 - min_exponent.
+  const i32x16 normal = shift_right(magnitude, 23 - t.mantissa) - ((126 + t.min_exponent) << t.mantissa);
+  const i32x16 small = to_int(float_of_bits(magnitude) * constexpr_pow2(t.mantissa - t.min_exponent));
+  const i32x16 is_small = float_of_bits(magnitude) < broadcast(constexpr_pow2(t.min_exponent));
+  const i32x16 code = select(is_nan(grid), broadcast_int(t.nan_code), select(is_small, small, normal));
+  return code | (shift_right(bits_of(grid), 24) & 0x80);
+}
+
+/// The values of sixteen 8-bit codes.
+template <int F>
+FATHOM_INLINE f32x16 decode(i32x16 code) {
+  constexpr FormatTraits t = kTraits[F];
+  const i32x16 magnitude = code & 0x7f;
+  const i32x16 normal = shift_left(magnitude + ((126 + t.min_exponent) << t.mantissa), 23 - t.mantissa);
+  const f32x16 small = to_float(magnitude) * constexpr_pow2(t.min_exponent - t.mantissa);
+  const i32x16 is_small = magnitude < broadcast_int(1 << t.mantissa);
+  f32x16 value = select(is_small, small, float_of_bits(normal));
+  if constexpr (F == kE4m3) {
+    value = select(magnitude == broadcast_int(0x7f), float_of_bits(broadcast_int(0x7fc00000)), value);
+  } else {
+    // The top exponent is infinity and NaN: widen the exponent field to all ones.
+    value = select(magnitude >= broadcast_int(0x7c), float_of_bits(shift_left(magnitude, 21) | 0x7f800000), value);
+  }
+  return float_of_bits(bits_of(value) | shift_left(code & 0x80, 24));
+}
+
+/// Scale of a tile from the bits of its largest magnitude: absMax / max_finite in FP32, 1 if that is zero, NaN if
+/// absMax is not finite; kScalePow2 rounds it up to a power of two. As src/numerics/tiles.ts.
+FATHOM_INLINE float tile_scale(int32_t max_bits, int format, int mode) {
+  if (max_bits >= 0x7f800000) return std::numeric_limits<float>::quiet_NaN();
+  float largest;
+  std::memcpy(&largest, &max_bits, 4);
+  float scale = largest / kTraits[format].max_finite;
+  if (scale == 0) return 1;
+  if (mode == kScaleF32) return scale;
+  uint32_t bits;
+  std::memcpy(&bits, &scale, 4);
+  bits = (bits + 0x7fffff) & 0x7f800000;  // any mantissa bit carries into the exponent
+  std::memcpy(&scale, &bits, 4);
+  return scale;
+}
+
+/// Divides by a scale, correctly rounded, without the divide unit where that is possible.
+///
+/// q = x r with r = 1 / scale is within 2 ulp; q' = q + r (x - scale q), the remainder exact in one FMA, is
+/// correctly rounded after two such steps (Markstein, IBM J. R&D 34, 1990) as long as nothing underflows.
+/// Remainders are about 2^-24 x, so for scales of 2^-80 and more those below the smallest subnormal belong to
+/// quotients under 2^-40, which every format rounds to zero anyway.
+class Divider {
+ public:
+  explicit FATHOM_INLINE Divider(float scale) : scale_(scale), inverse_(1.0f / scale) {
+    // A quotient reaches 65024 < 2^16: scales up to 2^100 cannot overflow it.
+    fast_ = scale >= 0x1p-80f && scale <= 0x1p100f;
+  }
+
+  FATHOM_INLINE f32x16 operator()(f32x16 x) const {
+#if defined(__FMA__) || defined(__AVX512F__)
+    if (fast_) {
+      const f32x16 r = broadcast(inverse_), s = broadcast(-scale_);
+      f32x16 q = x * r;
+      q = fma(fma(q, s, x), r, q);
+      return fma(fma(q, s, x), r, q);
+    }
+#endif
+    return x / broadcast(scale_);
+  }
+
+ private:
+  float scale_, inverse_;
+  bool fast_;
+};
+
+}  // namespace FATHOM_ISA_NS
+}  // namespace fathom
