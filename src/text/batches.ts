@@ -305,9 +305,12 @@ class Packer {
     }
   }
 
-  /** Whether two tokens of the sequence, the first before the second, share a segment. Documents stand in runs, so the ends decide. */
+  /**
+   * Whether two tokens of the sequence, the first before the second, share a segment. Documents stand in runs,
+   * and padding only at the end, so these two places decide.
+   */
   private together(first: number, second: number): boolean {
     const [a, b] = [this.owners[first], this.owners[second]];
-    return a !== PADDING && b !== PADDING && (a === b || !this.masks);
+    return b !== PADDING && (a === b || !this.masks);
   }
 }

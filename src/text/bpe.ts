@@ -97,7 +97,6 @@ class MergeLearner {
   private readonly tokens: string[];
   private readonly ids = new Map<string, number>();
   private readonly merges: [string, string][] = [];
-  private readonly merged = new Set<number>();
   private readonly pairs = new Map<number, Pair>();
   private readonly heap = new PairHeap();
   /** Symbols of all words, one word after another; word `w` is `symbols[starts[w] .. starts[w] + lengths[w])`. */
@@ -153,19 +152,16 @@ class MergeLearner {
   /** Joins the pair to one symbol in every word that holds it. */
   private merge(pair: Pair): void {
     const token = this.tokens[pair.left] + this.tokens[pair.right];
-    const key = pairKey(pair.left, pair.right);
-    // A merged pair can come back when another merge spells one of its tokens anew; its first rank stands.
-    if (!this.merged.has(key)) this.merges.push([this.tokens[pair.left], this.tokens[pair.right]]);
-    this.merged.add(key);
+    this.merges.push([this.tokens[pair.left], this.tokens[pair.right]]);
     const id = this.idOf(token);
     const grown = new Set<Pair>();
-    this.pairs.delete(key);
+    this.pairs.delete(pairKey(pair.left, pair.right));
     pair.count = 0;
     for (const word of pair.words) this.mergeInWord(word, pair, id, grown);
     for (const changed of grown) this.heap.push(changed);
   }
 
-  /** Two different pairs may spell one token ("ab"+"c", "a"+"bc"): then it keeps the id that it has. */
+  /** A merge may spell a special token that stands in the text as well: then it keeps the id that it has. */
   private idOf(token: string): number {
     const known = this.ids.get(token);
     if (known !== undefined) return known;

@@ -5,6 +5,7 @@
  * differ from Hugging Face's: JavaScript's `\s` and `\w` instead of Unicode's, `invert` and `Removed` of Split,
  * MergedWithPrevious, MergedWithNext and Contiguous missing. Those are written here after the documented behaviour
  * and compared with `tokenizers` by goldens. Cutting and byte spelling are kept apart, so that callers can cache by piece.
+ * What is left are characters newer than one side's Unicode tables (Node 20 has version 17, `tokenizers` 0.23 an older one).
  */
 import { BYTE_TO_CHAR } from './byte-level.js';
 import { SplitPreTokenizer } from './library.js';

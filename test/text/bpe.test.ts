@@ -81,6 +81,16 @@ describe('trainBpe', () => {
     expect(labels).toContain('counting words');
   });
 
+  it('gives a merge that spells a special token its id, as Hugging Face does', async () => {
+    const vocabulary = await trainBpe(['ab ab ab'], { vocabSize: 258, specialTokens: ['ab'] });
+    expect(vocabulary.tokens.filter((token) => token === 'ab')).toHaveLength(1);
+    expect(vocabulary.tokens.slice(257)).toEqual(['Ġab']);
+    expect(vocabulary.merges).toEqual([
+      ['a', 'b'],
+      ['Ġ', 'ab'],
+    ]);
+  });
+
   it('stops when no pair is frequent enough', async () => {
     const rare = await trainBpe(['xyz'], { vocabSize: 1000, specialTokens: [] });
     expect(rare.merges).toEqual([]);

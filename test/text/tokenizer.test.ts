@@ -87,10 +87,15 @@ describe('Tokenizer', () => {
     expect(Array.from(withoutTemplate.encode('Union'))).toEqual([0, ...plain, 1]);
   });
 
-  it('streams whole characters only', () => {
-    const text = '👨‍👩‍👧 中文 é';
-    const stream = tokenizer.stream({ skipSpecialTokens: true });
-    const parts = Array.from(tokenizer.encode(text), (id) => stream.push(id));
+  const { changes } =
+    readGolden<Record<string, { changes: object }>>('pipelines.json')['BPE with byte fallback'];
+  it.each([
+    ['byte-level', tokenizer],
+    ['byte fallback', build(changes)],
+  ])('streams whole characters only: %s', (_, streaming) => {
+    const text = 'a 👨‍👩‍👧 中文 é';
+    const stream = streaming.stream({ skipSpecialTokens: true });
+    const parts = Array.from(streaming.encode(text), (id) => stream.push(id));
     expect(parts.some((part) => part === '')).toBe(true);
     for (const part of parts) expect(part).not.toContain('\ufffd');
     expect(parts.join('') + stream.end()).toBe(text);
