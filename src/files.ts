@@ -35,13 +35,28 @@ export function withFileErrors<T>(verb: string, file: string, action: () => T): 
 }
 
 /**
+ * Makes a folder and those above it that are missing. Node's own `recursive` runs for ever, eating memory, where the
+ * system refuses with ENOENT to make a folder in one that exists, as /proc does.
+ */
+export function makeFolder(folder: string): void {
+  if (fs.existsSync(folder)) return;
+  makeFolder(path.dirname(folder));
+  try {
+    fs.mkdirSync(folder);
+  } catch (error) {
+    // Another process may have been quicker.
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  }
+}
+
+/**
  * Creates or replaces `file` with what `write` puts into the open descriptor; missing folders are made. When
  * `write` or the disk fails, the temporary file is removed, the old file stays as it was, and the error is thrown.
  */
 export function writeFileAtomicallySync(file: string, write: (descriptor: number) => void): void {
   const temporary = `${file}.${process.pid}.tmp`;
   withFileErrors('write', file, () => {
-    fs.mkdirSync(path.dirname(file), { recursive: true });
+    makeFolder(path.dirname(file));
     const descriptor = fs.openSync(temporary, 'w');
     try {
       fillAndClose(descriptor, write);
@@ -81,7 +96,7 @@ export async function writeFileAtomically<T>(
 ): Promise<T> {
   const temporary = `${file}.${process.pid}.tmp`;
   try {
-    fs.mkdirSync(path.dirname(file), { recursive: true });
+    makeFolder(path.dirname(file));
     const descriptor = fs.openSync(temporary, 'w');
     let result: T;
     try {

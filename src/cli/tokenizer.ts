@@ -1,14 +1,58 @@
 import { type Command, Option } from 'commander';
 import { UsageError } from '../errors.js';
+import { Phases } from '../report/phases.js';
+import { duration } from '../report/units.js';
 import type { Tokenizer } from '../text/tokenizer.js';
-import { tokenIds } from './options.js';
-import { runs } from './session.js';
+import { addCorpusOptions, type CorpusFlags, corpusOf } from './corpus.js';
+import { integer, tokenIds } from './options.js';
+import { runs, type Session } from './session.js';
 
-/** `fathom tokenizer encode|decode`. */
+/** `fathom tokenizer train|encode|decode`. */
 export function addTokenizer(program: Command): void {
-  const group = program.command('tokenizer').description('encode and decode text');
+  const group = program.command('tokenizer').description('train a tokenizer, encode and decode with one');
+  addTrain(group);
   addEncode(group);
   addDecode(group);
+}
+
+interface TrainFlags extends CorpusFlags {
+  out: string;
+  vocabSize: number;
+  minFrequency: number;
+}
+
+function addTrain(group: Command): void {
+  const command = group
+    .command('train')
+    .description('learn a byte-level BPE vocabulary and write tokenizer.json and tokenizer_config.json')
+    .requiredOption('--out <dir>', 'the folder to write to');
+  addCorpusOptions(command)
+    .option('--vocab-size <n>', 'tokens in all, special ones and the 256 bytes included', integer(1), 4096)
+    .option('--min-frequency <n>', 'how often a pair must occur to become a token', integer(1), 2);
+  runs<TrainFlags>(command, trainTokenizer);
+}
+
+async function trainTokenizer(session: Session, { out, vocabSize, minFrequency, ...flags }: TrainFlags) {
+  const { trainBpe } = await import('../text/bpe.js');
+  const { readDocuments } = await import('../text/corpus.js');
+  const { saveTokenizer, SPECIAL_TOKENS } = await import('../text/tokenizer-files.js');
+  const phases = new Phases(session);
+  const started = performance.now();
+  const vocabulary = await trainBpe(readDocuments(corpusOf(flags)), {
+    vocabSize,
+    specialTokens: Object.values(SPECIAL_TOKENS),
+    minFrequency,
+    onProgress: phases.report,
+  });
+  phases.end();
+  await saveTokenizer(out, vocabulary);
+  const seconds = (performance.now() - started) / 1000;
+  const [tokens, merges] = [vocabulary.tokens.length, vocabulary.merges.length];
+  const fewer = tokens < vocabSize ? ` (${vocabSize} asked for; no more pairs are frequent enough)` : '';
+  return {
+    json: { out, vocabSize: tokens, merges, seconds },
+    text: `${tokens} tokens, ${merges} merges${fewer} in ${duration(seconds)}; written to ${out}`,
+  };
 }
 
 interface EncodeOptions {

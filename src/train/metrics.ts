@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import path from 'node:path';
-import { fileError, withFileErrors, writeFully } from '../files.js';
+import { fileError, makeFolder, withFileErrors, writeFully } from '../files.js';
 
 /** One line of `metrics.jsonl`: what was measured after `step` optimizer steps. Values that are not finite become null. */
 export interface Metrics {
@@ -26,7 +26,7 @@ export class MetricsLog {
    */
   static open(file: string, step = 0): MetricsLog {
     const descriptor = withFileErrors('write', file, () => {
-      fs.mkdirSync(path.dirname(file), { recursive: true });
+      makeFolder(path.dirname(file));
       return fs.openSync(file, fs.constants.O_RDWR | fs.constants.O_CREAT, 0o644);
     });
     const log = new MetricsLog(file, descriptor, 0);

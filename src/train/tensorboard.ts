@@ -7,7 +7,7 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { fileError, withFileErrors, writeFully } from '../files.js';
+import { fileError, makeFolder, withFileErrors, writeFully } from '../files.js';
 import { fixed32, fixed64, message, text, varint } from './protobuf.js';
 
 /** CRC-32C (Castagnoli, reflected polynomial 0x82F63B78) of each byte value. */
@@ -81,7 +81,7 @@ export class TensorBoardWriter {
   ) {
     this.file = freeName(folder, Math.floor(now()));
     this.descriptor = withFileErrors('write', folder, () => {
-      fs.mkdirSync(folder, { recursive: true });
+      makeFolder(folder);
       return fs.openSync(this.file, 'wx');
     });
     this.write(0, text(3, 'brain.Event:2'));
