@@ -1,0 +1,160 @@
+import { describe } from 'vitest';
+import { referenceBackend } from '../../../src/backend/reference/index.js';
+import type { AttentionShape, Backend } from '../../../src/tensor/backend.js';
+import { type DType, Tensor } from '../../../src/tensor/tensor.js';
+import { Data } from '../data.js';
+import { blank, type Case, check, largest, runOn, type Tensors, ULP } from './harness.js';
+
+/** [heads, nope, rope, v]: small, DeepSeek-V3's own, the demo's, and sizes that fill no vector. */
+const HEADS: readonly [number, number, number, number][] = [
+  [1, 16, 8, 16],
+  [3, 6, 2, 5],
+  [2, 32, 16, 32],
+  [1, 128, 64, 128],
+  [2, 128, 64, 128],
+];
+
+/** Bounds of the segments; tokens are the last of each. */
+const SEGMENTS: readonly number[][] = [
+  [0, 1],
+  [0, 5],
+  [0, 37],
+  [0, 1, 20, 63, 64, 130],
+  [0, 200],
+  [0, 0, 40, 40, 257],
+];
+
+export function attentionOps(backend: Backend): void {
+  for (const dtype of ['f32', 'bf16'] as const) {
+    for (const heads of HEADS) {
+      for (const segments of SEGMENTS) {
+        const forward = forwardCase(heads, segments, dtype);
+        describe('attention', () => check('attention', backend, forward));
+        describe('attentionBackward', () => {
+          check('attentionBackward', backend, backwardCase(heads, segments, dtype));
+        });
+      }
+    }
+    describe('latentAttention', () => {
+      for (const shape of LATENTS) check('latentAttention', backend, latentCase(shape, dtype));
+    });
+  }
+}
+
+/**
+ * Kernels keep probabilities and score gradients in the type of the activations before they multiply again, as flash
+ * attention does [arXiv 2205.14135]. Each such factor is wrong by at most 2^-8 (BF16) or, with sums of up to `length`
+ * FP32 products and an exponential, by about 64 + length ulps of FP32; the sums by as much of their terms'
+ * magnitudes, for which `largest` stands.
+ */
+const relativeError = (dtype: DType, length: number): number =>
+  (dtype === 'bf16' ? 2 ** -8 : 0) + (64 + length) * ULP;
+
+const shapeOf = ([heads, nope, rope, v]: readonly [number, number, number, number]): AttentionShape => ({
+  heads,
+  nope,
+  rope,
+  v,
+  scale: 1 / Math.sqrt(nope + rope),
+});
+
+const nameOf = ({ heads, nope, rope, v }: AttentionShape, segments: number[], dtype: DType) =>
+  `${heads} heads of ${nope}+${rope}/${v}, segments ${segments}, ${dtype}`;
+
+function forwardCase(
+  heads: readonly [number, number, number, number],
+  segments: number[],
+  dtype: DType,
+): Case {
+  const data = new Data(300);
+  const shape = shapeOf(heads);
+  const tokens = segments[segments.length - 1]!;
+  const depth = shape.nope + shape.rope;
+  const kv = data.normal([tokens, shape.heads * (shape.nope + shape.v)], dtype);
+  return {
+    name: nameOf(shape, segments, dtype),
+    inputs: {
+      // Spread 3: some rows attend almost to one token, where the running maximum of online softmax matters.
+      q: data.normal([tokens, shape.heads * depth], dtype, 3),
+      kv,
+      kRope: data.normal([tokens, shape.rope], dtype),
+      segments: Tensor.i32(segments),
+    },
+    outputs: {
+      o: blank([tokens, shape.heads * shape.v], dtype),
+      logSumExp: blank([shape.heads, tokens], 'f32'),
+    },
+    run: (on, t) => on.attention(t.q!, t.kv!, t.kRope!, t.segments!, shape, t.o!, t.logSumExp!),
+    tolerance: (want) => ({
+      o: relativeError(dtype, tokens) * largest(kv),
+      logSumExp: relativeError('f32', depth) * largest(want.logSumExp!),
+    }),
+  };
+}
+
+function backwardCase(
+  heads: readonly [number, number, number, number],
+  segments: number[],
+  dtype: DType,
+): Case {
+  const forward = forwardCase(heads, segments, dtype);
+  const shape = shapeOf(heads);
+  const { q, kv, kRope } = forward.inputs as { q: Tensor; kv: Tensor; kRope: Tensor };
+  const dO = new Data(301).normal(forward.outputs.o!.shape, dtype);
+  // What the forward pass left, from the reference for both.
+  const kept = runOn(referenceBackend, forward);
+  return {
+    name: forward.name,
+    inputs: { ...forward.inputs, ...kept, dO },
+    outputs: { dq: blank(q.shape, dtype), dkv: blank(kv.shape, dtype), dkRope: blank(kRope.shape, dtype) },
+    run: (on, t) => {
+      const saved = t as Tensors & Record<'q' | 'kv' | 'kRope' | 'o' | 'logSumExp' | 'segments', Tensor>;
+      on.attentionBackward(t.dO!, saved, shape, t.dq!, t.dkv!, t.dkRope!);
+    },
+    tolerance: ({ dq, dkv, dkRope }) => {
+      const error = relativeError(dtype, q.rows);
+      // A gradient that cancels to nothing (a segment of one token) is wrong by the error of its two terms.
+      const terms = largest(dO) * Math.max(largest(kv), largest(q)) * shape.scale;
+      const bound = (t: Tensor) => error * Math.max(largest(t), terms);
+      return { dq: bound(dq!), dkv: bound(dkv!), dkRope: bound(dkRope!) };
+    },
+  };
+}
+
+interface Latent {
+  heads: number;
+  latent: number;
+  rope: number;
+  /** Length of each row's history. */
+  lengths: number[];
+}
+
+const LATENTS: readonly Latent[] = [
+  { heads: 1, latent: 16, rope: 8, lengths: [1] },
+  { heads: 3, latent: 33, rope: 6, lengths: [5, 1, 40] },
+  { heads: 4, latent: 64, rope: 16, lengths: [70, 3] },
+  { heads: 16, latent: 512, rope: 64, lengths: [33, 130] },
+];
+
+function latentCase({ lengths, ...sizes }: Latent, dtype: DType): Case {
+  const data = new Data(302);
+  const { heads, latent, rope } = sizes;
+  const shape = { ...sizes, scale: 1 / Math.sqrt(latent + rope) };
+  const bounds = [0];
+  for (const length of lengths) bounds.push(bounds[bounds.length - 1]! + length);
+  const total = bounds[lengths.length]!;
+  const capacity = total + 20;
+  const cache = data.normal([capacity, latent + rope], dtype);
+  return {
+    name: `${heads} heads of ${latent}+${rope}, histories ${lengths}, ${dtype}`,
+    inputs: {
+      q: data.normal([lengths.length, heads * (latent + rope)], dtype, 3),
+      cache,
+      index: data.choices(1, total, capacity).reshape([total]),
+      bounds: Tensor.i32(bounds),
+    },
+    outputs: { o: blank([lengths.length, heads * latent], dtype) },
+    run: (on, t) => on.latentAttention(t.q!, t.cache!, t.index!, t.bounds!, shape, t.o!),
+    tolerance: { o: relativeError(dtype, total) * largest(cache) },
+  };
+}

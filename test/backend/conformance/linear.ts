@@ -1,0 +1,302 @@
+import { describe, expect, it } from 'vitest';
+import { referenceBackend } from '../../../src/backend/reference/index.js';
+import type { Operand } from '../../../src/spec/precision.js';
+import type { Backend, PackedWeight, QuantizedTensor } from '../../../src/tensor/backend.js';
+import { isNarrow, quantizedShapes, zeroQuantized } from '../../../src/tensor/quantized.js';
+import { type DType, Tensor } from '../../../src/tensor/tensor.js';
+import { Data } from '../data.js';
+import { allocate, blank, type Case, check, type Tensors, ULP, valueAt } from './harness.js';
+
+const operand = (name: string): Operand => {
+  const [format, scale = 'fp32'] = name.split('/');
+  return { format, scale } as Operand;
+};
+
+const NARROW = ['e4m3', 'e4m3/pow2', 'e5m2', 'e5m2/pow2', 'e5m6', 'e5m6/pow2'];
+
+/** Activation and weight of a GEMM: those of the recipes first, then what an experiment may combine. */
+const PAIRS: readonly [string, string][] = [
+  ['fp32', 'fp32'],
+  ['bf16', 'bf16'],
+  ['e4m3', 'e4m3'],
+  ['e4m3/pow2', 'e4m3'],
+  ['e5m6/pow2', 'e4m3'],
+  ['e5m6', 'e5m6'],
+  ['e5m2', 'e4m3/pow2'],
+  ['e5m6/pow2', 'e5m6/pow2'],
+  ['bf16', 'e4m3'],
+  ['e4m3', 'bf16'],
+  ['fp32', 'e4m3'],
+  ['fp32', 'bf16'],
+  ['bf16', 'fp32'],
+];
+
+export function linearOps(backend: Backend): void {
+  describe('quantize', () => quantizes(backend));
+  describe('dequantize', () => dequantizes(backend));
+  describe('packWeight and gemm', () => gemms(backend));
+  describe('gemmWgrad', () => wgrads(backend));
+}
+
+// ---- Quantise and back -----------------------------------------------------------------------------------
+
+const MATRICES: readonly [number, number][] = [
+  [1, 1],
+  [1, 128],
+  [3, 200],
+  [7, 100],
+  [33, 384],
+  [130, 257],
+];
+
+/** Tensors of an operand under the names that `quantizedOf` finds again. */
+const partsOf = (name: string, q: QuantizedTensor): Tensors => ({
+  [name]: q.codes,
+  ...(q.scales && { [`${name}Scales`]: q.scales }),
+});
+
+const quantizedOf = (t: Tensors, name: string, op: Operand): QuantizedTensor => ({
+  operand: op,
+  codes: t[name]!,
+  scales: t[`${name}Scales`],
+});
+
+function quantizes(backend: Backend): void {
+  for (const name of ['fp32', 'bf16', ...NARROW]) {
+    for (const dtype of ['f32', 'bf16'] as const) {
+      for (const shape of MATRICES) check('quantize', backend, quantizeCase(name, shape, dtype));
+    }
+  }
+  it('a tile with NaN or infinity turns into NaN, its neighbours do not', () => nonFinite(backend));
+}
+
+function quantizeCase(name: string, [rows, cols]: [number, number], dtype: DType): Case {
+  const op = operand(name);
+  const x = new Data(200).rough([rows, cols], dtype);
+  if (rows > 2) x.data.fill(0, cols, 2 * cols); // a row of zeros: scale 1
+  const { codes, scales } = quantizedShapes(rows, cols, op);
+  const out = {
+    operand: op,
+    codes: blank(codes.shape, codes.dtype),
+    scales: scales && blank(scales.shape, 'f32'),
+  };
+  return {
+    name: `[${rows}, ${cols}] ${dtype} to ${name}`,
+    inputs: { x },
+    outputs: partsOf('out', out),
+    run: (on, t) => on.quantize(t.x!, quantizedOf(t, 'out', op)),
+    // Codes and scales follow from IEEE division and rounding: equal.
+  };
+}
+
+function nonFinite(backend: Backend): void {
+  for (const name of NARROW) {
+    const op = operand(name);
+    const x = new Data(201).normal([4, 300]);
+    x.data[5] = Number.NaN;
+    x.data[300 + 130] = Number.POSITIVE_INFINITY;
+    const { codes, scales } = quantizedShapes(4, 300, op);
+    const q = {
+      operand: op,
+      codes: allocate(backend, codes.shape, codes.dtype),
+      scales: scales && allocate(backend, scales.shape, 'f32'),
+    };
+    const [input, out] = [allocate(backend, [4, 300], 'f32'), allocate(backend, [4, 300], 'f32')];
+    input.data.set(x.data);
+    backend.quantize(input, q);
+    backend.dequantize(q, out);
+    for (let i = 0; i < out.size; i++) {
+      const spoilt = i < 128 || (i >= 300 + 128 && i < 300 + 256);
+      expect(Number.isNaN(out.data[i]), `${name}: element ${i} is ${out.data[i]}`).toBe(spoilt);
+    }
+  }
+}
+
+function dequantizes(backend: Backend): void {
+  for (const name of ['fp32', 'bf16', ...NARROW]) {
+    const op = operand(name);
+    for (const dtype of ['f32', 'bf16'] as const) {
+      for (const [rows, cols] of MATRICES) {
+        const q = quantized(new Data(202).rough([rows, cols]), op);
+        check('dequantize', backend, {
+          name: `[${rows}, ${cols}] ${name} to ${dtype}`,
+          inputs: partsOf('q', q),
+          outputs: { out: blank([rows, cols], dtype) },
+          // One FP32 product, then at most one rounding to BF16: equal.
+          run: (on, t) => on.dequantize(quantizedOf(t, 'q', op), t.out!),
+        });
+      }
+    }
+  }
+}
+
+/** x in an operand's format, by the reference. */
+function quantized(x: Tensor, op: Operand): QuantizedTensor {
+  const q = zeroQuantized(x.rows, x.cols, op);
+  referenceBackend.quantize(x, q);
+  return q;
+}
+
+// ---- Products --------------------------------------------------------------------------------------------
+
+interface Sizes {
+  m: number;
+  n: number;
+  k: number;
+  /** Row bounds of the groups; one group without. */
+  offsets?: number[];
+}
+
+const SIZES: readonly Sizes[] = [
+  { m: 1, n: 1, k: 1 },
+  { m: 1, n: 128, k: 128 },
+  { m: 3, n: 5, k: 7 },
+  { m: 17, n: 130, k: 200 },
+  { m: 65, n: 96, k: 256 },
+  { m: 150, n: 300, k: 129 },
+  { m: 20, n: 33, k: 160, offsets: [0, 7, 7, 7, 20] },
+  { m: 300, n: 48, k: 64, offsets: [0, 0, 150, 153, 300, 300] },
+  { m: 5, n: 16, k: 32, offsets: [0, 5] },
+  { m: 0, n: 16, k: 32, offsets: [0, 0, 0] },
+];
+
+const sizeName = ({ m, n, k, offsets }: Sizes) => `${m}×${n}×${k}${offsets ? ` rows ${offsets}` : ''}`;
+
+function gemms(backend: Backend): void {
+  for (const [input, weight] of PAIRS) {
+    for (const sizes of SIZES) {
+      for (const transposed of [false, true]) {
+        const output = { dtype: 'f32' as DType, accumulate: false };
+        check('gemm', backend, gemmCase(input, weight, sizes, transposed, output));
+      }
+    }
+    for (const output of [
+      { dtype: 'bf16' as DType, accumulate: false },
+      { dtype: 'f32' as DType, accumulate: true },
+      { dtype: 'bf16' as DType, accumulate: true },
+    ]) {
+      check('gemm', backend, gemmCase(input, weight, SIZES[3]!, false, output));
+      check('gemm', backend, gemmCase(input, weight, SIZES[6]!, true, output));
+    }
+  }
+}
+
+function gemmCase(
+  input: string,
+  weight: string,
+  sizes: Sizes,
+  transposed: boolean,
+  output: { dtype: DType; accumulate: boolean },
+): Case {
+  const data = new Data(203);
+  const { m, n, k, offsets } = sizes;
+  const groups = offsets ? offsets.length - 1 : 1;
+  const [inner, outer] = transposed ? [n, k] : [k, n];
+  const [aType, wType] = [operand(input), operand(weight)];
+  const a = quantized(data.rough([m, inner]), aType);
+  const w = data.rough([groups, n, k]);
+  const before = output.accumulate ? data.normal([m, outer], output.dtype) : blank([m, outer], output.dtype);
+  const product = (on: Backend, q: QuantizedTensor, packed: PackedWeight, out: Tensor, bounds?: Tensor) =>
+    on.gemm(q, packed, out, { accumulate: output.accumulate, ...(bounds && { offsets: bounds }) });
+  return {
+    name:
+      `${input} × ${weight} ${transposed ? 'transposed ' : ''}${sizeName(sizes)}` +
+      `${output.accumulate ? ', added' : ''}${output.dtype === 'f32' ? '' : `, to ${output.dtype}`}`,
+    inputs: { ...partsOf('a', a), w, ...(offsets && { offsets: Tensor.i32(offsets) }) },
+    outputs: { out: before },
+    run: (on, t) =>
+      product(on, quantizedOf(t, 'a', aType), pack(on, t.w!, wType, transposed), t.out!, t.offsets),
+    tolerance: () => {
+      // FP32 sums of `inner` products, their scales, and one sum more: (inner + 8)·ULP·Σ|a·w|.
+      const sums = Tensor.zeros([m, outer], 'f32');
+      if (output.accumulate) sums.data.set(before.data.map((_, i) => Math.abs(valueAt(before, i))));
+      const bounds = offsets && Tensor.i32(offsets);
+      product(referenceBackend, magnitudes(a), magnitudeOf(w, wType, transposed), sums, bounds);
+      return { out: sums.data.map((sum) => (inner + 8) * ULP * sum) as Float32Array };
+    },
+  };
+}
+
+/** w [G, N, K] packed by `on`. */
+function pack(on: Backend, w: Tensor, op: Operand, transposed: boolean): PackedWeight {
+  const shape = w.shape as [number, number, number];
+  const { data, scales } = on.packedSizes(shape, op, transposed);
+  const packed = {
+    operand: op,
+    transposed,
+    shape,
+    data: allocate(on, [data.elements], data.dtype),
+    scales: scales > 0 ? allocate(on, [scales], 'f32') : undefined,
+  };
+  on.packWeight(w, packed);
+  return packed;
+}
+
+const FP32 = operand('fp32');
+
+/** |a| as an FP32 operand. */
+function magnitudes(a: QuantizedTensor): QuantizedTensor {
+  const out = Tensor.zeros([a.codes.rows, a.codes.cols], 'f32');
+  referenceBackend.dequantize(a, out);
+  return {
+    operand: FP32,
+    codes: Tensor.f32(out.shape, out.data.map(Math.abs) as Float32Array),
+    scales: undefined,
+  };
+}
+
+/** |w| as a packed FP32 weight: rounding to `op` moves it by at most 2^-2 (E5M2), which a factor covers. */
+function magnitudeOf(w: Tensor, op: Operand, transposed: boolean): PackedWeight {
+  const slack = isNarrow(op) ? 1.25 : 1;
+  const absolute = Tensor.f32(w.shape, w.data.map((x) => slack * Math.abs(x)) as Float32Array);
+  return pack(referenceBackend, absolute, FP32, transposed);
+}
+
+/** How x was saved, and the operands that dy and x are brought to. */
+const WGRADS: readonly [string, string, string][] = [
+  ['fp32', 'fp32', 'fp32'],
+  ['bf16', 'bf16', 'bf16'],
+  ['e4m3', 'e4m3', 'e4m3'],
+  ['e4m3/pow2', 'e4m3', 'e4m3/pow2'],
+  ['e5m6/pow2', 'e4m3', 'e5m6/pow2'],
+  ['e5m6', 'e5m2', 'e5m6'],
+  ['bf16', 'e5m2/pow2', 'e4m3'],
+  ['e4m3', 'bf16', 'bf16'],
+  ['bf16', 'e4m3', 'bf16'],
+  ['bf16', 'fp32', 'bf16'],
+];
+
+function wgrads(backend: Backend): void {
+  for (const formats of WGRADS) {
+    for (const sizes of SIZES) {
+      for (const dtype of ['f32', 'bf16'] as const) {
+        check('gemmWgrad', backend, wgradCase(formats, sizes, dtype));
+      }
+    }
+  }
+}
+
+function wgradCase([saved, gradient, input]: [string, string, string], sizes: Sizes, dtype: DType): Case {
+  const data = new Data(204);
+  const { m, n, k, offsets } = sizes;
+  const groups = offsets ? offsets.length - 1 : 1;
+  const savedType = operand(saved);
+  const operands = { gradient: operand(gradient), input: operand(input) };
+  const dy = data.rough([m, n], dtype);
+  const x = quantized(data.rough([m, k]), savedType);
+  const before = data.normal([groups, n, k]);
+  const bounds = offsets && Tensor.i32(offsets);
+  return {
+    name: `dy ${dtype} as ${gradient}, x ${saved} as ${input}, ${sizeName(sizes)}`,
+    inputs: { dy, ...partsOf('x', x), ...(bounds && { offsets: bounds }) },
+    outputs: { dw: before },
+    run: (on, t) => on.gemmWgrad(t.dy!, quantizedOf(t, 'x', savedType), t.dw!, operands, t.offsets),
+    tolerance: () => {
+      // As for gemm, over the m rows; both operands may have been rounded up, by 2^-2 at most.
+      const sums = Tensor.f32(before.shape, before.data.map(Math.abs) as Float32Array);
+      const left = Tensor.f32(dy.shape, dy.data.map((_, i) => Math.abs(valueAt(dy, i))) as Float64Array);
+      referenceBackend.gemmWgrad(left, magnitudes(x), sums, { gradient: FP32, input: FP32 }, bounds);
+      return { dw: sums.data.map((sum) => (m + 8) * ULP * 1.25 ** 2 * sum) as Float32Array };
+    },
+  };
+}
