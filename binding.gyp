@@ -8,6 +8,7 @@
       "native/kernels.cc",
       "native/gemm_ops.cc",
       "native/quantize_ops.cc",
+      "native/wgrad_ops.cc",
       "native/elementwise_ops.cc",
       "native/norm_ops.cc",
       "native/attention_ops.cc",

@@ -174,6 +174,11 @@ FATHOM_INLINE i32x16 max(i32x16 a, i32x16 b) {
 }
 FATHOM_INLINE f32x16 abs(f32x16 a) { return float_of_bits(bits_of(a) & 0x7fffffff); }
 
+FATHOM_INLINE i32x16 abs(i32x16 a) {
+  FATHOM_EACH_PART a.p[part] = a.p[part] < 0 ? -a.p[part] : a.p[part];
+  return a;
+}
+
 FATHOM_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
 #if defined(__AVX512F__)
   c.p[0] = (nf32)_mm512_fmadd_ps((__m512)a.p[0], (__m512)b.p[0], (__m512)c.p[0]);

@@ -1,0 +1,313 @@
+// dw[n, k] (+)= sum over m of dy[m, n] x[m, k], dense or per expert group.
+//
+// Both operands contract over their rows, so both are turned: dy into A tiles (dyᵀ), x into B panels. Narrow formats
+// are quantised on the way in tiles of 128 x 1 along m, from each group's first row [TR §3.3.2]; what the forward pass
+// saved is dequantised first. Quantising costs about 0.6 cycles an element and AVX-512 core, more than the multiplication where N
+// and K are a few hundred, so every element is turned once: a task owns a slice of rows, all of N and K.
+//
+// A task takes its rows in chunks whose turned operands stay in L2, and adds each chunk's product to the FP32 output.
+// Several slices of one group sum into buffers of their own, which are added in the order of the slices.
+#include <algorithm>
+#include <vector>
+
+#include "gemm.h"
+#include "kernels.h"
+#include "memory.h"
+#include "operands.h"
+#include "pipeline.h"
+#include "pool.h"
+
+namespace fathom {
+namespace FATHOM_ISA_NS {
+
+namespace {
+
+constexpr const char* kOp = "gemmWgrad";
+
+constexpr int kLeftSlot = 3, kRightSlot = 4, kScaleSlot = 5, kStageSlot = 6;
+
+/// Rows of a chunk: four tiles of 128, or one piece of an unscaled contraction (32 x 512 BF16 = 32 KB of L1).
+constexpr int64_t kChunk = 512;
+/// A slice has at least this many rows, so that its own sums pay.
+constexpr int64_t kSliceRows = 1024;
+
+/// A matrix [M, columns] as stored, and the format to bring it to.
+struct Source {
+  const void* data;
+  int stored;           // format of the codes
+  const float* scales;  // [ceil(columns / 128)][M] or null
+  int64_t M, columns;
+  int format, mode;  // wanted
+};
+
+struct Problem {
+  Source dy, x;
+  float* dw;  // [G][N][K]
+  bool accumulate;
+
+  int64_t N() const { return dy.columns; }
+  int64_t K() const { return x.columns; }
+  bool scaled() const { return is_narrow(dy.format) || is_narrow(x.format); }
+};
+
+/// Up to sixteen values of a source's row m from column c, scales applied.
+template <int F>
+FATHOM_INLINE f32x16 load_values(const Source& s, int64_t m, int64_t c) {
+  const f32x16 value = load_codes<F>(s.data, m * s.columns + c, s.columns - c);
+  return s.scales ? value * s.scales[c / kTile * s.M + m] : value;
+}
+
+/// Sixteen columns of `rows` <= 128 rows, rounded to the wanted format and still in float: stage [128][16]. `scales`
+/// [16] is written where that format is narrow.
+template <int F>
+void stage_columns(const Source& s, int64_t m, int64_t rows, int64_t c, float* stage, float* scales) {
+  i32x16 largest = broadcast_int(0);
+  for (int64_t r = 0; r < rows; ++r) {
+    const f32x16 value = load_values<F>(s, m + r, c);
+    largest = max(largest, bits_of(value) & 0x7fffffff);
+    store(stage + r * 16, value);
+  }
+  if (!is_narrow(s.format)) return;
+  const f32x16 scale = tile_scales(largest, s.format, s.mode);
+  store(scales, scale);
+  const Divider divide(scale);
+  auto snap = [&](auto tag) {
+    for (int64_t r = 0; r < rows; ++r) store(stage + r * 16, Snapped<decltype(tag)::value>(divide(load(stage + r * 16))).value());
+  };
+  if (s.format == kE4m3) snap(std::integral_constant<int, kE4m3>{});
+  else if (s.format == kE5m2) snap(std::integral_constant<int, kE5m2>{});
+  else snap(std::integral_constant<int, kE5m6>{});
+}
+
+/// The staged columns as pairs of rows: 16 pairs (32 rows) of BF16, row r missing if r >= rows.
+FATHOM_INLINE void staged_pairs(const float* stage, int64_t first, int64_t rows, i32x16 (&pairs)[16]) {
+  for (int64_t i = 0; i < 16; ++i) {
+    const int64_t r = first + 2 * i;
+    pairs[i] = bf16_pairs(r < rows ? load(stage + r * 16) : zero(), r + 1 < rows ? load(stage + (r + 1) * 16) : zero());
+  }
+}
+
+/// Turned operands of one chunk of rows, for products of T.
+template <class T>
+struct Chunk {
+  int64_t rows;
+  T* left;              // bf16: tiles [N / 32][rows / 32][2][16][32]; float: [N padded to 32][rows]
+  T* right;             // packed [rows, K]
+  float* left_scales;   // [tiles][N padded to 32]
+  float* right_scales;  // [tiles][K padded to 32]
+
+  int64_t steps() const { return (rows + 31) / 32; }
+};
+
+/// Where 16 columns of the left operand go, rows from m (a multiple of 32) of the chunk.
+inline void place_left(const Chunk<bf16>& chunk, int64_t n, int64_t m, int64_t rows, const float* stage) {
+  bf16* tiles = chunk.left + n / 32 * chunk.steps() * 1024 + n / 16 % 2 * 512;
+  for (int64_t r = 0; r < rows; r += 32) {
+    i32x16 pairs[16];
+    staged_pairs(stage, r, rows, pairs);
+    transpose16(pairs);
+    auto* to = reinterpret_cast<int32_t*>(tiles + (m + r) / 32 * 1024);
+    for (int i = 0; i < 16; ++i) store(to + i * 16, pairs[i]);
+  }
+}
+inline void place_left(const Chunk<float>& chunk, int64_t n, int64_t m, int64_t rows, const float* stage) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < 16; ++i) chunk.left[(n + i) * chunk.rows + m + r] = stage[r * 16 + i];
+  }
+}
+inline void place_right(const Chunk<bf16>& chunk, int64_t k, int64_t m, int64_t rows, const float* stage) {
+  bf16* panel = chunk.right + k / 16 * panel_elements<bf16>(chunk.rows);
+  for (int64_t r = 0; r < rows; r += 32) {
+    i32x16 pairs[16];
+    staged_pairs(stage, r, rows, pairs);
+    auto* to = reinterpret_cast<int32_t*>(panel + (m + r) * 16);
+    for (int i = 0; i < 16; ++i) store(to + i * 16, pairs[i]);
+  }
+}
+inline void place_right(const Chunk<float>& chunk, int64_t k, int64_t m, int64_t rows, const float* stage) {
+  float* panel = chunk.right + k / 16 * panel_elements<float>(chunk.rows);
+  std::memcpy(panel + m * 16, stage, static_cast<size_t>(rows) * 64);
+}
+
+/// Turns rows m .. m + chunk.rows of a source; `place(column, row in chunk, rows, stage)` stores 16 columns of a tile.
+template <class Place>
+void turn(const Source& s, int64_t m, int64_t rows, float* scales, const Place& place) {
+  float* stage = scratch<float>(kStageSlot, kTile * 16);
+  const int64_t padded = round_up(s.columns, kBlock);
+  with_format(s.stored, [&](auto tag) {
+    for (int64_t r = 0; r < rows; r += kTile) {
+      const int64_t count = std::min(kTile, rows - r);
+      for (int64_t c = 0; c < s.columns; c += 16) {
+        stage_columns<decltype(tag)::value>(s, m + r, count, c, stage, scales + r / kTile * padded + c);
+        place(c, r, count, stage);
+      }
+    }
+  });
+}
+
+/// Rows [row, row_end) of group `group`; the product goes to out [N][K], added to it unless `fresh`.
+struct Slice {
+  int64_t group, row, row_end;
+  float* out;
+  bool fresh;
+};
+
+template <class T, bool Scaled>
+class SliceRunner {
+ public:
+  SliceRunner(const Problem& p, const Slice& slice) : p_(p), slice_(slice) {}
+
+  void run() {
+    bool fresh = slice_.fresh;
+    for (int64_t m = slice_.row; m < slice_.row_end; m += kChunk) {
+      const Chunk<T> chunk = turned(m, std::min(kChunk, slice_.row_end - m));
+      multiply(chunk, fresh);
+      fresh = false;
+    }
+    if (fresh) std::fill(slice_.out, slice_.out + p_.N() * p_.K(), 0.0f);
+  }
+
+ private:
+  Chunk<T> turned(int64_t m, int64_t rows) const {
+    const int64_t left_columns = round_up(p_.N(), kBlock), right_columns = round_up(p_.K(), kBlock);
+    const int64_t depth = packed_depth<T>(rows), tiles = (rows + kTile - 1) / kTile;
+    float* scales = scratch<float>(kScaleSlot, tiles * (left_columns + right_columns));
+    // Unscaled operands keep ones; of a lone last panel the missing columns too.
+    std::fill(scales, scales + tiles * (left_columns + right_columns), 1.0f);
+    Chunk<T> chunk{rows, scratch<T>(kLeftSlot, left_columns * depth), scratch<T>(kRightSlot, packed_elements<T>(p_.K(), rows)),
+                   scales, scales + tiles * left_columns};
+    if (left_columns > round_up(p_.N(), 16) || std::is_same_v<T, float>) std::memset(static_cast<void*>(chunk.left), 0, static_cast<size_t>(left_columns * depth) * sizeof(T));
+    turn(p_.dy, m, rows, chunk.left_scales, [&](int64_t c, int64_t r, int64_t count, const float* stage) { place_left(chunk, c, r, count, stage); });
+    turn(p_.x, m, rows, chunk.right_scales, [&](int64_t c, int64_t r, int64_t count, const float* stage) { place_right(chunk, c, r, count, stage); });
+    return chunk;
+  }
+
+  Left<bf16> left(const Chunk<bf16>& chunk, int64_t n, int64_t m) const {
+    return in_tiles(chunk.left + n / 32 * chunk.steps() * 1024 + m / 32 * 1024);
+  }
+  Left<float> left(const Chunk<float>& chunk, int64_t n, int64_t m) const {
+    return row_major(static_cast<const float*>(chunk.left + n * chunk.rows + m), chunk.rows);
+  }
+
+  void multiply(const Chunk<T>& chunk, bool fresh) {
+    const int64_t piece = Scaled ? kTile : kChunk;
+    Finish<float, Scaled> pending;
+    Prefetch none;
+    for (int64_t n = 0; n < p_.N(); n += kBlock) {
+      for (int64_t k = 0; k < p_.K(); k += kBlock) {
+        for (int64_t m = 0; m < chunk.rows; m += piece) {
+          float* product = products_[toggle_ ^= 1];
+          const int64_t steps = steps_of<T>(std::min(piece, chunk.rows - m));
+          const T* b0 = chunk.right + k / 16 * panel_elements<T>(chunk.rows) + m * 16;
+          const T* b1 = k + 16 < p_.K() ? b0 + panel_elements<T>(chunk.rows) : b0;
+          SideWork<Finish<float, Scaled>> side{pending, (kBlock + steps - 1) / steps, 0, none};
+          multiply_32x32(left(chunk, n, m), b0, b1, steps, product, kBlock, false, side);
+          pending = finish(chunk, n, k, m, piece, fresh, product);
+        }
+      }
+    }
+    for (int64_t r = 0; r < pending.rows; ++r) pending.row(r);
+  }
+
+  Finish<float, Scaled> finish(const Chunk<T>& chunk, int64_t n, int64_t k, int64_t m, int64_t piece, bool fresh, const float* product) {
+    Finish<float, Scaled> f;
+    f.product = product;
+    f.sum = sum_;
+    f.row_scale = chunk.left_scales + m / kTile * round_up(p_.N(), kBlock) + n;
+    f.column_scale = chunk.right_scales + m / kTile * round_up(p_.K(), kBlock) + k;
+    f.out = slice_.out + n * p_.K() + k;
+    f.ldo = p_.K();
+    f.rows = std::min(kBlock, p_.N() - n);
+    f.columns = std::min(kBlock, p_.K() - k);
+    f.first = m == 0;
+    f.last = m + piece >= chunk.rows;
+    f.accumulate = !fresh;
+    return f;
+  }
+
+  const Problem& p_;
+  const Slice& slice_;
+  int toggle_ = 0;
+  alignas(64) float products_[2][kBlock * kBlock];
+  alignas(64) float sum_[kBlock * kBlock];
+};
+
+/// How one call is cut: slices in order, and for every group the sums of its slices after the first.
+struct Cut {
+  std::vector<Slice> slices;
+  /// Slices per group; the first writes to dw, the others to buffers that are added to it.
+  int64_t per_group = 1;
+};
+
+/// Equal slices of whole chunks. Several per group only where there are fewer groups than threads, so that results
+/// depend on the thread count there and nowhere else.
+Cut cut(const Problem& p, const int32_t* offsets, int64_t groups, std::vector<float>& buffers) {
+  Cut result;
+  const int64_t longest = p.dy.M;
+  if (groups < threads()) result.per_group = std::max<int64_t>(1, std::min<int64_t>((threads() + groups - 1) / groups, longest / kSliceRows));
+  const int64_t size = p.N() * p.K();
+  buffers.resize(static_cast<size_t>(groups * (result.per_group - 1) * size));
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t begin = offsets ? offsets[g] : 0, end = offsets ? offsets[g + 1] : p.dy.M;
+    const int64_t step = round_up((end - begin + result.per_group - 1) / result.per_group, kTile);
+    for (int64_t i = 0; i < result.per_group; ++i) {
+      float* out = i == 0 ? p.dw + g * size : buffers.data() + (g * (result.per_group - 1) + i - 1) * size;
+      const int64_t row = std::min(end, begin + i * step);
+      result.slices.push_back({g, row, std::min(end, row + step), out, i > 0 || !p.accumulate});
+    }
+  }
+  return result;
+}
+
+/// Adds the slices' sums to dw in order.
+void add_slices(const Problem& p, const Cut& cut, int64_t groups) {
+  const int64_t size = p.N() * p.K();
+  parallel_ranges(groups * size, 1 << 14, [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < end;) {
+      const int64_t g = at / size, stop = std::min(end, (g + 1) * size);
+      for (int64_t i = at; i < stop; i += 16) {
+        const int64_t n = std::min<int64_t>(16, stop - i);
+        f32x16 sum = load(p.dw + i, n);
+        for (int64_t s = 1; s < cut.per_group; ++s) sum += load(cut.slices[g * cut.per_group + s].out + i - g * size, n);
+        store(p.dw + i, sum, n);
+      }
+      at = stop;
+    }
+  });
+}
+
+template <class T, bool Scaled>
+void run_slices(const Problem& p, const Cut& cut) {
+  parallel_for(static_cast<int64_t>(cut.slices.size()), [&](int64_t i) { SliceRunner<T, Scaled>(p, cut.slices[i]).run(); });
+}
+
+/// gemmWgrad(dy, x codes, xFormat, xScales|null, M, N, K, dyFormat, dyMode, xFormat2, xMode2, dw, offsets|null, accumulate)
+void gemm_wgrad(Span dy, Span x, int x_stored, Span x_scales, int64_t M, int64_t N, int64_t K, int dy_format, int dy_mode,
+                int x_format, int x_mode, Span dw, Span offsets, bool accumulate) {
+  for (int format : {x_stored, dy_format, x_format}) check_format(kOp, format);
+  check_sizes(kOp, M, N);
+  check_sizes(kOp, M, K);
+  if ((dy_format == kF32) != (x_format == kF32)) fail(kOp, "an f32 operand multiplies only with another f32 operand");
+  const int64_t groups = offsets ? static_cast<int64_t>(offsets.length) - 1 : 1;
+  const int32_t* bounds = checked_offsets(kOp, offsets, M);
+  dy.require(kOp, "dy", M * N, dy.dtype == DType::bf16 ? DType::bf16 : DType::f32);
+  x.require(kOp, "x", M * K, storage_of(x_stored));
+  const float* scales = x_scales.optional<float>(kOp, "xScales", (K + kTile - 1) / kTile * M);
+  const Problem p{{dy.data, dy.dtype == DType::bf16 ? kBf16 : kF32, nullptr, M, N, dy_format, dy_mode},
+                  {x.data, x_stored, scales, M, K, x_format, x_mode},
+                  dw.as<float>(kOp, "dw", groups * N * K),
+                  accumulate};
+  std::vector<float> buffers;
+  const Cut parts = cut(p, bounds, groups, buffers);
+  if (dy_format == kF32) run_slices<float, false>(p, parts);
+  else if (p.scaled()) run_slices<bf16, true>(p, parts);
+  else run_slices<bf16, false>(p, parts);
+  if (parts.per_group > 1) add_slices(p, parts, groups);
+}
+
+}  // namespace
+
+void register_wgrad(const Exports& exports) { bind(exports, "gemmWgrad", gemm_wgrad); }
+
+}  // namespace FATHOM_ISA_NS
+}  // namespace fathom
