@@ -48,6 +48,22 @@ export interface Kernels {
     accumulate: boolean,
     offsets: Optional,
   ): void;
+  gemmWgrad(
+    dy: Data,
+    x: Data,
+    xFormat: number,
+    xScales: Optional,
+    m: number,
+    n: number,
+    k: number,
+    gradientFormat: number,
+    gradientMode: number,
+    inputFormat: number,
+    inputMode: number,
+    dw: Data,
+    offsets: Optional,
+    accumulate: boolean,
+  ): void;
 
   add(a: Data, b: Data, out: Data): void;
   cast(x: Data, out: Data): void;

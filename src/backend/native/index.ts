@@ -81,9 +81,23 @@ function linearOps(
         accumulate,
         offsets?.data,
       ),
-    gemmWgrad: (dy, x, dw, operands, offsets) => {
-      throw new Error(`pending ${[dy, x, dw, operands, offsets].length}`);
-    },
+    gemmWgrad: (dy, x, dw, { gradient, input }, offsets) =>
+      kernels.gemmWgrad(
+        dy.data,
+        x.codes.data,
+        formatOf(x),
+        x.scales?.data,
+        dy.rows,
+        dy.cols,
+        x.codes.cols,
+        FORMAT_CODES[gradient.format],
+        SCALE_CODES[gradient.scale],
+        FORMAT_CODES[input.format],
+        SCALE_CODES[input.scale],
+        dw.data,
+        offsets?.data,
+        true,
+      ),
   };
 }
 
