@@ -17,7 +17,8 @@
       "native/router_ops.cc",
       "native/dispatch_ops.cc",
       "native/loss_ops.cc",
-      "native/optimizer_ops.cc"
+      "native/optimizer_ops.cc",
+      "native/logfmt_ops.cc"
     ],
     "avx2_flags": ["-mavx2", "-mfma", "-mf16c", "-mbmi2"],
     "avx512_flags": [

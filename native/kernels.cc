@@ -16,6 +16,7 @@ void register_kernels(const Exports& exports) {
   register_dispatch(exports);
   register_loss(exports);
   register_optimizer(exports);
+  register_logfmt(exports);
 }
 
 }  // namespace FATHOM_ISA_NS

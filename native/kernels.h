@@ -22,6 +22,7 @@ void register_router(const Exports& exports);
 void register_dispatch(const Exports& exports);
 void register_loss(const Exports& exports);
 void register_optimizer(const Exports& exports);
+void register_logfmt(const Exports& exports);
 
 }  // namespace FATHOM_ISA_NS
 }  // namespace fathom
