@@ -59,6 +59,14 @@ export class Minifloat {
     return this.values[code]!;
   }
 
+  /** Values of `codes`, element by element. */
+  decodeArray(codes: Uint8Array | Uint16Array): Float32Array {
+    const { values } = this;
+    const out = new Float32Array(codes.length);
+    for (let i = 0; i < out.length; i++) out[i] = values[codes[i]!]!;
+    return out;
+  }
+
   private fillEncodeTables(): void {
     const bias = 2 ** (this.exponentBits - 1) - 1;
     for (let biased = 0; biased < 256; biased++) {

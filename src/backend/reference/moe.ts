@@ -10,14 +10,20 @@ type Round = (x: number) => number;
 
 /** Scores of one token from its logits [E]: sigmoid (V3) or softmax (V2). */
 function scoresOf(logits: Values, { scoring }: RouterShape, round: Round): Float64Array {
-  if (scoring === 'sigmoid') return Float64Array.from(logits, (x) => round(sigmoid(x)));
-  const exps = Float64Array.from(logits);
-  const max = exps.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
-  exps.forEach((x, e) => {
-    exps[e] = Math.exp(x - max);
-  });
-  const sum = exps.reduce((a, b) => a + b, 0);
-  return exps.map((x) => round(x / sum));
+  const scores = new Float64Array(logits);
+  if (scoring === 'sigmoid') {
+    for (let e = 0; e < scores.length; e++) scores[e] = round(sigmoid(scores[e]!));
+    return scores;
+  }
+  let max = Number.NEGATIVE_INFINITY;
+  for (let e = 0; e < scores.length; e++) max = Math.max(max, scores[e]!);
+  let sum = 0;
+  for (let e = 0; e < scores.length; e++) {
+    scores[e] = Math.exp(scores[e]! - max);
+    sum += scores[e]!;
+  }
+  for (let e = 0; e < scores.length; e++) scores[e] = round(scores[e]! / sum);
+  return scores;
 }
 
 /**
@@ -42,8 +48,12 @@ function pickLargest(
 
 /** Score of one group: the sum of its two best choices (noaux_tc) or its best one. */
 function groupScore(choices: Float64Array, shape: RouterShape, round: Round): number {
-  const sorted = choices.slice().sort().reverse();
-  return shape.method === 'noaux_tc' ? round(sorted[0]! + sorted[1]!) : sorted[0]!;
+  let [best, second] = [Number.NEGATIVE_INFINITY, Number.NEGATIVE_INFINITY];
+  for (const choice of choices) {
+    second = Math.max(second, Math.min(best, choice));
+    best = Math.max(best, choice);
+  }
+  return shape.method === 'noaux_tc' ? round(best + second) : best;
 }
 
 /** Marks the experts outside the best `topGroups` groups. */

@@ -25,26 +25,29 @@ export function quantize(x: Tensor, out: QuantizedTensor): void {
     return;
   }
   const format = minifloatOf(operand);
-  const encoded = operand.format === 'e5m6' ? new Uint16Array(x.size) : (codes.data as Uint8Array);
+  const wide = operand.format === 'e5m6' ? new Uint16Array(x.size) : undefined;
   const scales = out.scales ? read(out.scales) : new Float32Array(Math.ceil(x.cols / TILE) * x.rows);
-  quantizeTiles(read(x), x.cols, TILE, format, operand.scale, encoded, scales);
-  if (operand.format !== 'e5m6') return;
-  const folded = out.scales ? undefined : scales;
-  const stored = codes.data as Uint16Array;
-  for (let i = 0; i < stored.length; i++) {
-    stored[i] = encodeBf16(format.values[encoded[i]!]! * (folded ? folded[scaleIndex(i, x)]! : 1));
-  }
+  quantizeTiles(read(x), x.cols, TILE, format, operand.scale, wide ?? (codes.data as Uint8Array), scales);
+  if (wide) storeAsBf16(format, wide, out.scales ? undefined : scales, codes);
 }
 
-/** Where the scale of element `i` of a matrix [M, K] lies in [ceil(K/128), M]. */
-const scaleIndex = (i: number, { rows, cols }: Tensor): number =>
-  Math.floor((i % cols) / TILE) * rows + Math.floor(i / cols);
+/** E5M6 codes → BF16 values [M, K], times their `scales` [ceil(K/128), M] if given. */
+function storeAsBf16(format: Minifloat, encoded: Uint16Array, scales: Values | undefined, out: Tensor): void {
+  const { rows, cols } = out;
+  const stored = out.data as Uint16Array;
+  for (let row = 0; row < rows; row++) {
+    for (let col = 0; col < cols; col++) {
+      const i = row * cols + col;
+      const scale = scales ? scales[Math.floor(col / TILE) * rows + row]! : 1;
+      stored[i] = encodeBf16(format.values[encoded[i]!]! * scale);
+    }
+  }
+}
 
 /** The values of an operand's codes [M, K], without their scales. */
 export function codeValues({ codes }: QuantizedTensor): Values {
   if (codes.dtype !== 'e4m3' && codes.dtype !== 'e5m2') return read(codes);
-  const { values } = MINIFLOATS[codes.dtype];
-  return Float32Array.from(codes.data as Uint8Array, (code) => values[code]!);
+  return MINIFLOATS[codes.dtype].decodeArray(codes.data as Uint8Array);
 }
 
 /** The values of an operand [M, K], scales applied, in FP32 (f64 if the codes are). */
@@ -52,7 +55,13 @@ export function operandValues(q: QuantizedTensor): Values {
   const values = codeValues(q);
   if (!q.scales) return values;
   const scales = read(q.scales);
-  return values.map((value: number, i: number) => value * scales[scaleIndex(i, q.codes)]!) as Values;
+  const { rows, cols } = q.codes;
+  for (let row = 0; row < rows; row++) {
+    for (let col = 0; col < cols; col++) {
+      values[row * cols + col]! *= scales[Math.floor(col / TILE) * rows + row]!;
+    }
+  }
+  return values;
 }
 
 /** out [M, K] = the values of the operand. */
@@ -100,7 +109,7 @@ function roundWeight(matrix: Values, k: number, operand: Operand, scales: Values
   const format = minifloatOf(operand);
   const codes = new Uint16Array(matrix.length);
   quantizeBlocks(matrix, k, TILE, format, operand.scale, codes, scales);
-  return Float32Array.from(codes, (code) => format.values[code]!);
+  return format.decodeArray(codes);
 }
 
 /**
@@ -119,7 +128,7 @@ export function roundTiles(
   const codes = new Uint16Array(values.length);
   const scales = new Float32Array(Math.ceil(cols / TILE) * (values.length / cols));
   quantizeTiles(values, cols, TILE, format, operand.scale, codes, scales);
-  return { values: Float32Array.from(codes, (code) => format.values[code]!), scales };
+  return { values: format.decodeArray(codes), scales };
 }
 
 /** x [rows, cols] → [cols, rows]. */
