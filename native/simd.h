@@ -52,7 +52,7 @@ struct i32x16 {
 
 FATHOM_INLINE f32x16 broadcast(float value) {
   f32x16 r;
-  FATHOM_EACH_PART r.p[part] = nf32{} + value;
+  FATHOM_EACH_PART r.p[part] = value - nf32{};  // x - 0 is x, signed zero too; compilers know
   return r;
 }
 FATHOM_INLINE i32x16 broadcast_int(int32_t value) {
