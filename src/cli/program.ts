@@ -1,8 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { addDemo } from './demo.js';
 import { guardStreams, reportFailure } from './failures.js';
+import { addGenerate } from './generate.js';
 import { addInspect } from './inspect.js';
+import { addScore } from './score.js';
 import { addTokenizer } from './tokenizer.js';
+import { addTrain } from './train.js';
 
 /** Parses `argv` (as in `process.argv`), runs the command and sets the exit code: 0, 1 for a failure, 2 for wrong use. */
 export async function runCommandLine(argv: readonly string[]): Promise<void> {
@@ -25,8 +29,12 @@ export function createProgram(): Command {
     // Failures are thrown, not printed: `reportFailure` prints every kind in one way.
     .exitOverride()
     .configureOutput({ outputError: () => {} });
+  addTrain(program);
+  addGenerate(program);
+  addScore(program);
   addInspect(program);
   addTokenizer(program);
+  addDemo(program);
   return program;
 }
 

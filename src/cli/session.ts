@@ -22,6 +22,10 @@ export type Action<Options> = (
   operands: readonly string[],
 ) => Outcome | Promise<Outcome>;
 
+/** Characters with which a model's output could steer a terminal; tabs and line feeds are harmless. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
+
 /** A command's talk with the user: answers on standard output, progress and remarks on standard error. */
 export class Session implements Ui {
   constructor(
@@ -34,7 +38,7 @@ export class Session implements Ui {
   }
 
   print(text: string): void {
-    if (!this.json) process.stdout.write(text);
+    if (!this.json) process.stdout.write(process.stdout.isTTY ? text.replaceAll(CONTROL, '\ufffd') : text);
   }
 
   note(line: string): void {

@@ -45,7 +45,7 @@ async function trainTokenizer(session: Session, { out, vocabSize, minFrequency, 
     onProgress: phases.report,
   });
   phases.end();
-  await saveTokenizer(out, vocabulary);
+  saveTokenizer(out, vocabulary);
   const seconds = (performance.now() - started) / 1000;
   const [tokens, merges] = [vocabulary.tokens.length, vocabulary.merges.length];
   const fewer = tokens < vocabSize ? ` (${vocabSize} asked for; no more pairs are frequent enough)` : '';

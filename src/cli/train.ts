@@ -1,0 +1,52 @@
+import { basename, extname, join } from 'node:path';
+import { type Command, Option } from 'commander';
+import { TRAINABLE_PRESETS } from '../spec/presets.js';
+import { addCorpusOptions, type CorpusFlags } from './corpus.js';
+import { addEngineOptions, type EngineFlags, PRECISIONS, type Precision, present } from './engine.js';
+import { integer } from './options.js';
+import { runs } from './session.js';
+import { describeTraining } from './training-report.js';
+
+interface TrainFlags extends CorpusFlags, EngineFlags {
+  preset?: string;
+  config?: string;
+  tokenizer?: string;
+  out?: string;
+  steps?: number;
+  precision?: Precision;
+  seed?: number;
+  stopAfter?: number;
+  resume?: boolean;
+}
+
+/** `fathom train`. */
+export function addTrain(program: Command): void {
+  const command = program
+    .command('train')
+    .description('train a model on text and save it in Hugging Face layout')
+    .addOption(
+      new Option('--preset <name>', 'model and settings (default: mini)')
+        .choices(TRAINABLE_PRESETS)
+        .conflicts('config'),
+    )
+    .option('--config <file>', 'a training file (JSON) in place of a preset');
+  addCorpusOptions(command)
+    .option('--tokenizer <dir>', 'a tokenizer to use; by default one is trained on the corpus')
+    .option('--out <dir>', 'the folder of the run (default: runs/NAME)')
+    .option('--steps <n>', 'optimizer steps', integer(1))
+    .addOption(
+      new Option('--precision <name>', 'the number formats to train in (default: fp8)').choices(PRECISIONS),
+    );
+  addEngineOptions(command)
+    .option('--seed <n>', 'decides weights and the order of the data (default: 0)', integer(0))
+    .option('--stop-after <n>', 'end after so many steps of this process, the run saved', integer(1))
+    .option('--resume', 'go on with the run in --out');
+  runs<TrainFlags>(command, async (session, { config, ...flags }) => {
+    const { runTraining } = await import('../train/run.js');
+    const out = flags.out ?? join('runs', flags.preset ?? nameOf(config) ?? 'mini');
+    const result = await runTraining({ ...present({ ...flags, configFile: config }), out }, session);
+    return { json: result, text: await describeTraining(result) };
+  });
+}
+
+const nameOf = (file: string | undefined): string | undefined => file && basename(file, extname(file));
