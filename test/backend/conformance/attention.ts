@@ -1,9 +1,8 @@
-import { describe } from 'vitest';
 import { referenceBackend } from '../../../src/backend/reference/index.js';
-import type { AttentionShape, Backend } from '../../../src/tensor/backend.js';
+import type { AttentionShape } from '../../../src/tensor/backend.js';
 import { type DType, Tensor } from '../../../src/tensor/tensor.js';
 import { Data } from '../data.js';
-import { blank, type Case, check, largest, runOn, type Tensors, ULP } from './harness.js';
+import { blank, type Case, largest, runOn, type Tensors, ULP } from './harness.js';
 
 /** [heads, nope, rope, v]: small, DeepSeek-V3's own, the demo's, and sizes that fill no vector. */
 const HEADS: readonly [number, number, number, number][] = [
@@ -24,20 +23,15 @@ const SEGMENTS: readonly number[][] = [
   [0, 0, 40, 40, 257],
 ];
 
-export function attentionOps(backend: Backend): void {
+export function* attentionOps(): Generator<Case> {
   for (const dtype of ['f32', 'bf16'] as const) {
     for (const heads of HEADS) {
       for (const segments of SEGMENTS) {
-        const forward = forwardCase(heads, segments, dtype);
-        describe('attention', () => check('attention', backend, forward));
-        describe('attentionBackward', () => {
-          check('attentionBackward', backend, backwardCase(heads, segments, dtype));
-        });
+        yield forwardCase(heads, segments, dtype);
+        yield backwardCase(heads, segments, dtype);
       }
     }
-    describe('latentAttention', () => {
-      for (const shape of LATENTS) check('latentAttention', backend, latentCase(shape, dtype));
-    });
+    for (const shape of LATENTS) yield latentCase(shape, dtype);
   }
 }
 
@@ -72,6 +66,7 @@ function forwardCase(
   const depth = shape.nope + shape.rope;
   const kv = data.normal([tokens, shape.heads * (shape.nope + shape.v)], dtype);
   return {
+    op: 'attention',
     name: nameOf(shape, segments, dtype),
     inputs: {
       // Spread 3: some rows attend almost to one token, where the running maximum of online softmax matters.
@@ -104,6 +99,7 @@ function backwardCase(
   // What the forward pass left, from the reference for both.
   const kept = runOn(referenceBackend, forward);
   return {
+    op: 'attentionBackward',
     name: forward.name,
     inputs: { ...forward.inputs, ...kept, dO },
     outputs: { dq: blank(q.shape, dtype), dkv: blank(kv.shape, dtype), dkRope: blank(kRope.shape, dtype) },
@@ -146,6 +142,7 @@ function latentCase({ lengths, ...sizes }: Latent, dtype: DType): Case {
   const capacity = total + 20;
   const cache = data.normal([capacity, latent + rope], dtype);
   return {
+    op: 'latentAttention',
     name: `${heads} heads of ${latent}+${rope}, histories ${lengths}, ${dtype}`,
     inputs: {
       q: data.normal([lengths.length, heads * (latent + rope)], dtype, 3),

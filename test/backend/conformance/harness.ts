@@ -1,4 +1,4 @@
-import { expect, it } from 'vitest';
+import { expect } from 'vitest';
 import { referenceBackend } from '../../../src/backend/reference/index.js';
 import { decodeBf16 } from '../../../src/numerics/bf16.js';
 import { E4M3, E5M2 } from '../../../src/numerics/minifloat.js';
@@ -10,6 +10,7 @@ import { type DType, elementBytes, elementCount, Tensor } from '../../../src/ten
  * with what the op adds to), and the outputs are compared. The backend runs twice and must give the same bits.
  */
 export interface Case {
+  op: string;
   /** Distinguishes the case among those of its op. */
   name: string;
   inputs: Tensors;
@@ -89,33 +90,37 @@ export function runOn(backend: Backend, { inputs, outputs, run }: Case): Tensors
   return results;
 }
 
-/** What the reference gives for a case, for all backends that run it. */
-const expected = new Map<string, Tensors>();
+/** A test of its own beside the comparison with the reference. */
+export interface Rule {
+  op: string;
+  name: string;
+  verify(backend: Backend): void;
+}
 
-function expectedOf(op: string, test: Case): Tensors {
-  const key = `${op}: ${test.name}`;
-  const known = expected.get(key);
+/** What the reference gives for a case, for all backends that run it. */
+const expected = new Map<Case, Tensors>();
+
+function expectedOf(test: Case): Tensors {
+  const known = expected.get(test);
   if (known) return known;
   const want = runOn(referenceBackend, test);
-  expected.set(key, want);
+  expected.set(test, want);
   return want;
 }
 
-/** Registers a case of `op` as a test. */
-export function check(op: string, backend: Backend, test: Case): void {
-  it(test.name, () => {
-    const want = expectedOf(op, test);
-    const got = runOn(backend, test);
-    const { tolerance = {} } = test;
-    const allowed = typeof tolerance === 'function' ? tolerance(want) : tolerance;
-    for (const name of Object.keys(test.outputs)) {
-      expectClose(`${op} (${test.name}): ${name}`, got[name]!, want[name]!, allowed[name]);
-    }
-    const again = runOn(backend, test);
-    for (const name of Object.keys(test.outputs)) {
-      expectSameBits(`${op} (${test.name}): ${name}`, again[name]!, got[name]!);
-    }
-  });
+/** Runs a case on `backend`, twice, and compares. */
+export function check(backend: Backend, test: Case): void {
+  const want = expectedOf(test);
+  const got = runOn(backend, test);
+  const { op, name: about, tolerance = {} } = test;
+  const allowed = typeof tolerance === 'function' ? tolerance(want) : tolerance;
+  for (const name of Object.keys(test.outputs)) {
+    expectClose(`${op} (${about}): ${name}`, got[name]!, want[name]!, allowed[name]);
+  }
+  const again = runOn(backend, test);
+  for (const name of Object.keys(test.outputs)) {
+    expectSameBits(`${op} (${about}): ${name}`, again[name]!, got[name]!);
+  }
 }
 
 /** Fails with the first element that is off: its coordinate, both values and what was allowed. */

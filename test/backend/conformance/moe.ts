@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { expect } from 'vitest';
 import { referenceBackend } from '../../../src/backend/reference/index.js';
 import type { Backend, RouterShape } from '../../../src/tensor/backend.js';
 import { type DType, Tensor } from '../../../src/tensor/tensor.js';
@@ -7,8 +7,8 @@ import {
   allocate,
   blank,
   type Case,
-  check,
   largest,
+  type Rule,
   type Tensors,
   ULP,
   valueAt,
@@ -37,30 +37,26 @@ const ROUTERS: readonly RouterShape[] = [
   { ...LIMITED, experts: 12, topK: 2, groups: 4, topGroups: 1, normalize: true },
 ];
 
-export function moeOps(backend: Backend): void {
-  describe('route', () => {
-    for (const shape of ROUTERS) {
-      for (const tokens of [1, 5, 133]) check('route', backend, routeCase(shape, tokens, 'spread'));
-      check('route', backend, routeCase(shape, 4, 'tied'));
-      check('route', backend, routeCase(shape, 9, 'saturated'));
+export function* moeOps(): Generator<Case | Rule> {
+  for (const shape of ROUTERS) {
+    for (const tokens of [1, 5, 133]) yield routeCase(shape, tokens, 'spread');
+    yield routeCase(shape, 4, 'tied');
+    yield routeCase(shape, 9, 'saturated');
+  }
+  yield { op: 'route', name: 'logits that are not finite still give K distinct experts', verify: nonFinite };
+  for (const shape of ROUTERS) {
+    for (const sequences of [
+      [0, 1],
+      [0, 20, 21, 133],
+    ]) {
+      yield routeBackwardCase(shape, sequences, 0.37);
     }
-    it('logits that are not finite still give K distinct experts', () => nonFinite(backend));
-  });
-  describe('routeBackward', () => {
-    for (const shape of ROUTERS) {
-      for (const sequences of [
-        [0, 1],
-        [0, 20, 21, 133],
-      ]) {
-        check('routeBackward', backend, routeBackwardCase(shape, sequences, 0.37));
-      }
-      check('routeBackward', backend, routeBackwardCase(shape, [0, 9], 0));
-    }
-  });
+    yield routeBackwardCase(shape, [0, 9], 0);
+  }
   for (const [tokens, topK, experts] of DISPATCHES) {
-    describe('dispatchPlan', () => check('dispatchPlan', backend, planCase(tokens, topK, experts)));
+    yield planCase(tokens, topK, experts);
     for (const dtype of ['f32', 'bf16'] as const) {
-      for (const width of [1, 33, 128]) dispatches(backend, tokens, topK, experts, width, dtype);
+      for (const width of [1, 33, 128]) yield* dispatches(tokens, topK, experts, width, dtype);
     }
   }
 }
@@ -91,6 +87,7 @@ function routeCase(shape: RouterShape, tokens: number, kind: 'spread' | 'tied' |
   const bias =
     kind === 'spread' ? new Data(401).uniform([experts], -0.2, 0.2) : Tensor.zeros([experts], 'f32');
   return {
+    op: 'route',
     name: `${routerName(shape)}, ${tokens} tokens, ${kind}`,
     inputs: { logits: logitsOf(kind, tokens, experts), bias },
     outputs: {
@@ -137,6 +134,7 @@ function routeBackwardCase(shape: RouterShape, sequences: number[], factor: numb
   referenceBackend.route(logits, bias, shape, ids, Tensor.zeros([tokens, topK], 'f32'), load);
   const dweights = data.normal([tokens, topK]);
   return {
+    op: 'routeBackward',
     name: `${routerName(shape)}, sequences ${sequences}, factor ${factor}`,
     inputs: { dweights, logits, ids, sequences: Tensor.i32(sequences) },
     outputs: { dlogits: blank([tokens, experts], 'f32'), balanceLoss: blank([1], 'f32') },
@@ -175,6 +173,7 @@ function planOf(tokens: number, topK: number, experts: number) {
 
 function planCase(tokens: number, topK: number, experts: number): Case {
   return {
+    op: 'dispatchPlan',
     name: `${tokens} tokens, ${topK} of ${experts}`,
     inputs: { ids: planOf(tokens, topK, experts).ids },
     outputs: {
@@ -186,48 +185,44 @@ function planCase(tokens: number, topK: number, experts: number): Case {
   };
 }
 
-function dispatches(
-  backend: Backend,
+function* dispatches(
   tokens: number,
   topK: number,
   experts: number,
   width: number,
   dtype: DType,
-): void {
+): Generator<Case> {
   const data = new Data(405);
   const name = `${tokens} tokens, ${topK} of ${experts}, width ${width}, ${dtype}`;
   const { source, slot } = planOf(tokens, topK, experts);
   const [x, dy] = [data.rough([tokens, width], dtype), data.normal([tokens, width], dtype)];
   const [rows, weights] = [data.rough([tokens * topK, width], dtype), data.uniform([tokens, topK], 0, 1)];
-  describe('permute', () => {
-    check('permute', backend, {
-      name,
-      inputs: { x, source },
-      outputs: { out: blank([tokens * topK, width], dtype) },
-      run: (on, t) => on.permute(t.x!, t.source!, t.out!),
-    });
-  });
-  describe('unpermute', () => {
-    for (const factors of [weights, undefined]) {
-      check('unpermute', backend, {
-        name: factors ? name : `${name}, no weights`,
-        inputs: { rows, slot, ...(factors && { factors }) } as Tensors,
-        outputs: { y: blank([tokens, width], dtype) },
-        run: (on, t) => on.unpermute(t.rows!, t.slot!, t.factors, t.y!),
-        tolerance: { y: combineErrors(rows, slot, factors) },
-      });
-    }
-  });
-  describe('unpermuteBackward', () => {
-    check('unpermuteBackward', backend, {
-      name,
-      inputs: { dy, rows, slot, weights },
-      outputs: { dx: blank(rows.shape, dtype), dweights: blank([tokens, topK], 'f32') },
-      run: (on, t) => on.unpermuteBackward(t.dy!, t.rows!, t.slot!, t.weights!, t.dx!, t.dweights!),
-      // dx is one product: equal. dweights sum `width` products.
-      tolerance: { dweights: (width + 4) * ULP * width * largest(dy) * largest(rows) },
-    });
-  });
+  yield {
+    op: 'permute',
+    name,
+    inputs: { x, source },
+    outputs: { out: blank([tokens * topK, width], dtype) },
+    run: (on, t) => on.permute(t.x!, t.source!, t.out!),
+  };
+  for (const factors of [weights, undefined]) {
+    yield {
+      op: 'unpermute',
+      name: factors ? name : `${name}, no weights`,
+      inputs: { rows, slot, ...(factors && { factors }) } as Tensors,
+      outputs: { y: blank([tokens, width], dtype) },
+      run: (on, t) => on.unpermute(t.rows!, t.slot!, t.factors, t.y!),
+      tolerance: { y: combineErrors(rows, slot, factors) },
+    };
+  }
+  yield {
+    op: 'unpermuteBackward',
+    name,
+    inputs: { dy, rows, slot, weights },
+    outputs: { dx: blank(rows.shape, dtype), dweights: blank([tokens, topK], 'f32') },
+    run: (on, t) => on.unpermuteBackward(t.dy!, t.rows!, t.slot!, t.weights!, t.dx!, t.dweights!),
+    // dx is one product: equal. dweights sum `width` products.
+    tolerance: { dweights: (width + 4) * ULP * width * largest(dy) * largest(rows) },
+  };
 }
 
 /** Error of a weighted sum of K rows: (K + 2)·ULP·Σ|w·x|. */

@@ -1,9 +1,7 @@
-import { describe } from 'vitest';
-import type { Backend } from '../../../src/tensor/backend.js';
 import type { DType, Tensor } from '../../../src/tensor/tensor.js';
 import { Tensor as T } from '../../../src/tensor/tensor.js';
 import { Data, ropeTable } from '../data.js';
-import { blank, check, ULP, valuesOf } from './harness.js';
+import { blank, type Case, ULP, valuesOf } from './harness.js';
 
 const ACTIVATIONS: readonly DType[] = ['f32', 'bf16'];
 
@@ -18,73 +16,71 @@ const SHAPES: readonly [number, number][] = [
 ];
 
 /** Element-wise and row-wise ops. */
-export function rowOps(backend: Backend): void {
+export function* rowOps(): Generator<Case> {
   for (const dtype of ACTIVATIONS) {
     for (const shape of SHAPES) {
-      copies(backend, shape, dtype);
-      norms(backend, shape, dtype);
-      gates(backend, shape, dtype);
+      yield* copies(shape, dtype);
+      yield* norms(shape, dtype);
+      yield* gates(shape, dtype);
     }
-    rotations(backend, dtype);
+    yield* rotations(dtype);
   }
 }
 
-function copies(backend: Backend, shape: [number, number], dtype: DType): void {
+function* copies(shape: [number, number], dtype: DType): Generator<Case> {
   const data = new Data(100);
   const name = `[${shape}] ${dtype}`;
   const [rows, cols] = shape;
   const [a, b] = [data.rough(shape, dtype), data.normal(shape, dtype)];
   // One rounding each: equal.
-  describe('add', () => {
-    check('add', backend, {
-      name,
-      inputs: { a, b },
-      outputs: { out: blank(shape, dtype) },
-      run: (on, t) => on.add(t.a!, t.b!, t.out!),
-    });
-    check('add', backend, {
-      name: `${name} in place`,
+  yield {
+    op: 'add',
+    name,
+    inputs: { a, b },
+    outputs: { out: blank(shape, dtype) },
+    run: (on, t) => on.add(t.a!, t.b!, t.out!),
+  };
+  yield {
+    op: 'add',
+    name: `${name} in place`,
+    inputs: { a },
+    outputs: { out: b },
+    run: (on, t) => on.add(t.out!, t.a!, t.out!),
+  };
+  for (const to of ACTIVATIONS) {
+    yield {
+      op: 'cast',
+      name: `${name} to ${to}`,
       inputs: { a },
-      outputs: { out: b },
-      run: (on, t) => on.add(t.out!, t.a!, t.out!),
-    });
-  });
-  describe('cast', () => {
-    for (const to of ACTIVATIONS) {
-      check('cast', backend, {
-        name: `${name} to ${to}`,
-        inputs: { a },
-        outputs: { out: blank(shape, to) },
-        run: (on, t) => on.cast(t.a!, t.out!),
-      });
-    }
-  });
-  describe('fill', () => {
-    check('fill', backend, {
-      name,
-      inputs: {},
-      outputs: { out: blank(shape, dtype) },
-      run: (on, t) => on.fill(t.out!, 0.3),
-    });
-  });
+      outputs: { out: blank(shape, to) },
+      run: (on, t) => on.cast(t.a!, t.out!),
+    };
+  }
+  yield {
+    op: 'fill',
+    name,
+    inputs: {},
+    outputs: { out: blank(shape, dtype) },
+    run: (on, t) => on.fill(t.out!, 0.3),
+  };
   const wide = data.normal([rows, cols + 5], dtype);
-  describe('copyColumnsOut, copyColumnsIn', () => {
-    check('copyColumnsOut', backend, {
-      name: `out ${name}`,
-      inputs: { wide },
-      outputs: { out: blank(shape, dtype) },
-      run: (on, t) => on.copyColumnsOut(t.wide!, 3, t.out!),
-    });
-    check('copyColumnsIn', backend, {
-      name: `in ${name}, other columns stay`,
-      inputs: { a },
-      outputs: { out: wide },
-      run: (on, t) => on.copyColumnsIn(t.a!, t.out!, 3),
-    });
-  });
+  yield {
+    op: 'copyColumnsOut',
+    name: `out ${name}`,
+    inputs: { wide },
+    outputs: { out: blank(shape, dtype) },
+    run: (on, t) => on.copyColumnsOut(t.wide!, 3, t.out!),
+  };
+  yield {
+    op: 'copyColumnsIn',
+    name: `in ${name}, other columns stay`,
+    inputs: { a },
+    outputs: { out: wide },
+    run: (on, t) => on.copyColumnsIn(t.a!, t.out!, 3),
+  };
 }
 
-function norms(backend: Backend, shape: [number, number], dtype: DType): void {
+function* norms(shape: [number, number], dtype: DType): Generator<Case> {
   const data = new Data(101);
   const name = `[${shape}] ${dtype}`;
   const [rows, cols] = shape;
@@ -93,27 +89,25 @@ function norms(backend: Backend, shape: [number, number], dtype: DType): void {
   const [weight, inverseRms] = [data.uniform([cols], 0.5, 2), data.uniform([rows], 0.1, 2)];
   // A sum of `cols` squares and a handful of roundings, all relative.
   const relative = (cols + 16) * ULP;
-  describe('rmsNorm', () => {
-    check('rmsNorm', backend, {
-      name,
-      inputs: { x, weight },
-      outputs: { y: blank(shape, dtype), r: blank([rows], 'f32') },
-      run: (on, t) => on.rmsNorm(t.x!, t.weight!, eps, t.y!, t.r!),
-      tolerance: (want) => ({
-        y: valuesOf(want.y!).map((y) => relative * Math.abs(y)),
-        r: valuesOf(want.r!).map((r) => relative * r),
-      }),
-    });
-  });
-  describe('rmsNormBackward', () => {
-    check('rmsNormBackward', backend, {
-      name: `${name}, dweight is added to`,
-      inputs: { dy, x, weight, r: inverseRms },
-      outputs: { dx: blank(shape, dtype), dweight: data.normal([cols]) },
-      run: (on, t) => on.rmsNormBackward(t.dy!, t.x!, t.weight!, t.r!, t.dx!, t.dweight!),
-      tolerance: () => normErrors(dy, x, weight, inverseRms),
-    });
-  });
+  yield {
+    op: 'rmsNorm',
+    name,
+    inputs: { x, weight },
+    outputs: { y: blank(shape, dtype), r: blank([rows], 'f32') },
+    run: (on, t) => on.rmsNorm(t.x!, t.weight!, eps, t.y!, t.r!),
+    tolerance: (want) => ({
+      y: valuesOf(want.y!).map((y) => relative * Math.abs(y)),
+      r: valuesOf(want.r!).map((r) => relative * r),
+    }),
+  };
+  yield {
+    op: 'rmsNormBackward',
+    name: `${name}, dweight is added to`,
+    inputs: { dy, x, weight, r: inverseRms },
+    outputs: { dx: blank(shape, dtype), dweight: data.normal([cols]) },
+    run: (on, t) => on.rmsNormBackward(t.dy!, t.x!, t.weight!, t.r!, t.dx!, t.dweight!),
+    tolerance: () => normErrors(dy, x, weight, inverseRms),
+  };
 }
 
 /** Error bounds of rmsNormBackward: sums of `cols` or `rows` terms, times the sum of the terms' magnitudes. */
@@ -139,7 +133,7 @@ function normErrors(dy: Tensor, x: Tensor, weight: Tensor, r: Tensor) {
   return { dx, dweight };
 }
 
-function gates(backend: Backend, [rows, inner]: [number, number], dtype: DType): void {
+function* gates([rows, inner]: [number, number], dtype: DType): Generator<Case> {
   const data = new Data(102);
   const name = `[${rows}, ${inner}] ${dtype}`;
   // Spread 4 with outliers of 200: exponentials overflow and vanish.
@@ -152,31 +146,29 @@ function gates(backend: Backend, [rows, inner]: [number, number], dtype: DType):
     const u = x[gateOf(i) + inner]!;
     return (32 * ULP * (1 + Math.abs(u)) * (1 + Math.abs(g))) / (1 + Math.exp(-g)) + 2 ** -100;
   };
-  describe('swiglu', () => {
-    check('swiglu', backend, {
-      name,
-      inputs: { gu },
-      outputs: { h: blank([rows, inner], dtype) },
-      run: (on, t) => on.swiglu(t.gu!, t.h!),
-      tolerance: { h: Float64Array.from({ length: rows * inner }, (_, i) => bound(i)) },
-    });
-  });
-  describe('swigluBackward', () => {
-    const errors = new Float64Array(rows * 2 * inner);
-    for (let i = 0; i < rows * inner; i++) {
-      errors[gateOf(i)] = errors[gateOf(i) + inner] = bound(i) * Math.abs(d[i]!);
-    }
-    check('swigluBackward', backend, {
-      name,
-      inputs: { gu, dh },
-      outputs: { dgu: blank([rows, 2 * inner], dtype) },
-      run: (on, t) => on.swigluBackward(t.dh!, t.gu!, t.dgu!),
-      tolerance: { dgu: errors },
-    });
-  });
+  yield {
+    op: 'swiglu',
+    name,
+    inputs: { gu },
+    outputs: { h: blank([rows, inner], dtype) },
+    run: (on, t) => on.swiglu(t.gu!, t.h!),
+    tolerance: { h: Float64Array.from({ length: rows * inner }, (_, i) => bound(i)) },
+  };
+  const errors = new Float64Array(rows * 2 * inner);
+  for (let i = 0; i < rows * inner; i++) {
+    errors[gateOf(i)] = errors[gateOf(i) + inner] = bound(i) * Math.abs(d[i]!);
+  }
+  yield {
+    op: 'swigluBackward',
+    name,
+    inputs: { gu, dh },
+    outputs: { dgu: blank([rows, 2 * inner], dtype) },
+    run: (on, t) => on.swigluBackward(t.dh!, t.gu!, t.dgu!),
+    tolerance: { dgu: errors },
+  };
 }
 
-function rotations(backend: Backend, dtype: DType): void {
+function* rotations(dtype: DType): Generator<Case> {
   const data = new Data(103);
   const layouts = [
     { heads: 1, stride: 8, offset: 0, rope: 8, width: 8 },
@@ -185,23 +177,22 @@ function rotations(backend: Backend, dtype: DType): void {
     { heads: 2, stride: 7, offset: 1, rope: 2, width: 15 },
   ];
   const places = [0, 1, 2, 0, 1, 40, 41, 63, 5, 5, 5];
-  describe('rope', () => {
-    for (const { width, ...layout } of layouts) {
-      for (const interleaved of [true, false]) {
-        for (const inverse of [false, true]) {
-          const x = data.normal([places.length, width], dtype);
-          const pairs = interleaved ? 'pairs' : 'halves';
-          const turn = inverse ? 'back' : 'forth';
-          check('rope', backend, {
-            name: `${layout.heads}×${layout.rope} of [${x.shape}] ${dtype}, ${pairs}, ${turn}`,
-            inputs: { table: ropeTable(64, layout.rope), positions: T.i32(places) },
-            outputs: { x },
-            run: (on, t) => on.rope(t.x!, t.table!, t.positions!, { ...layout, interleaved }, inverse),
-            // Two products and their sum, each at most the largest value.
-            tolerance: { x: 4 * ULP * 2 * Math.max(...valuesOf(x).map(Math.abs)) },
-          });
-        }
+  for (const { width, ...layout } of layouts) {
+    for (const interleaved of [true, false]) {
+      for (const inverse of [false, true]) {
+        const x = data.normal([places.length, width], dtype);
+        const pairs = interleaved ? 'pairs' : 'halves';
+        const turn = inverse ? 'back' : 'forth';
+        yield {
+          op: 'rope',
+          name: `${layout.heads}×${layout.rope} of [${x.shape}] ${dtype}, ${pairs}, ${turn}`,
+          inputs: { table: ropeTable(64, layout.rope), positions: T.i32(places) },
+          outputs: { x },
+          run: (on, t) => on.rope(t.x!, t.table!, t.positions!, { ...layout, interleaved }, inverse),
+          // Two products and their sum, each at most the largest value.
+          tolerance: { x: 4 * ULP * 2 * Math.max(...valuesOf(x).map(Math.abs)) },
+        };
       }
     }
-  });
+  }
 }
