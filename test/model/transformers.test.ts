@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-const loadNativeBackend = (): Backend | undefined => undefined;
+import { loadNativeBackend } from '../../src/backend/native/index.js';
 import { referenceBackend } from '../../src/backend/reference/index.js';
 import { loadModel } from '../../src/model/load.js';
 import { SafetensorsReader } from '../../src/model/safetensors.js';
@@ -103,10 +103,14 @@ function batchOf(ids: { shape: [number, number]; data: Int32Array }, mtpDepth: n
 }
 
 const mean = (losses: Tensor, targets: Tensor): number =>
-  (losses.data as Float32Array).reduce((a, b) => a + b, 0) / (targets.data as Int32Array).filter((t) => t >= 0).length;
+  (losses.data as Float32Array).reduce((a, b) => a + b, 0) /
+  (targets.data as Int32Array).filter((t) => t >= 0).length;
 
 /** Our gradient under a transformers name: gate_proj and up_proj are the halves of gate_up_proj. */
-function gradientOf(parameters: ReadonlyMap<string, { grad: Tensor | undefined }>, name: string): ArrayLike<number> {
+function gradientOf(
+  parameters: ReadonlyMap<string, { grad: Tensor | undefined }>,
+  name: string,
+): ArrayLike<number> {
   const direct = parameters.get(name)?.grad;
   if (direct) return direct.data;
   const fused = parameters.get(name.replace(/(gate|up)_proj\.weight$/, 'gate_up_proj.weight'))?.grad;
