@@ -11,7 +11,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
  */
 const ROOMS: Record<string, { uses: readonly string[]; node?: boolean }> = {
   errors: { uses: [] },
-  numerics: { uses: [] },
+  numerics: { uses: ['errors'] },
   spec: { uses: ['errors'] },
   report: { uses: ['spec'] },
   cluster: { uses: ['errors', 'numerics', 'spec'] },
@@ -63,8 +63,11 @@ interface Module {
 
 const IMPORT = /(?:\bfrom|\bimport)\s*\(?\s*'([^']+)'/g;
 
-/** Every import of a source text, static, dynamic and of types. */
-const importsOf = (source: string): string[] => [...source.matchAll(IMPORT)].map((match) => match[1]!);
+/** Every import of a source text, static, dynamic and of types; examples in comments do not count. */
+const importsOf = (source: string): string[] =>
+  [...withoutComments(source).matchAll(IMPORT)].map((match) => match[1]!);
+
+const withoutComments = (source: string): string => source.replaceAll(/\/\*[\s\S]*?\*\//g, '');
 
 const roomOf = (file: string): string => file.split('/')[0]!.replace(/\.ts$/, '');
 
