@@ -10,7 +10,7 @@ import path from 'node:path';
 import { UserError } from '../errors.js';
 import { readFully, readJsonFile, withFileErrors, writeFileAtomicallySync, writeFully } from '../files.js';
 import { decodeBf16Array } from '../numerics/bf16.js';
-import { E4M3, E5M2, Minifloat } from '../numerics/minifloat.js';
+import { E4M3, E5M2, FP16 } from '../numerics/minifloat.js';
 
 /** Bytes of one element, by name of the type. */
 const ELEMENT_BYTES = {
@@ -40,8 +40,6 @@ export interface StoredTensor {
 
 /** Largest header that the reference implementation accepts. */
 const MAX_HEADER_BYTES = 100_000_000;
-
-const F16 = new Minifloat('f16', 5, 10, 'ieee');
 
 // ---- Header ---------------------------------------------------------------------------------------------------
 
@@ -274,7 +272,7 @@ type Decoder = (bytes: Uint8Array<ArrayBuffer>, out: Float32Array<ArrayBuffer>) 
 const DECODERS: Partial<Record<StoredType, Decoder>> = {
   F64: (bytes, out) => out.set(new Float64Array(bytes.buffer)),
   F32: (bytes, out) => out.set(new Float32Array(bytes.buffer)),
-  F16: (bytes, out) => lookUp(new Uint16Array(bytes.buffer), F16.values, out),
+  F16: (bytes, out) => lookUp(new Uint16Array(bytes.buffer), FP16.values, out),
   BF16: (bytes, out) => void decodeBf16Array(new Uint16Array(bytes.buffer), out),
   F8_E4M3: (bytes, out) => lookUp(bytes, E4M3.values, out),
   F8_E5M2: (bytes, out) => lookUp(bytes, E5M2.values, out),

@@ -1,4 +1,5 @@
-import { UserError } from '../errors.js';
+import { UsageError, UserError } from '../errors.js';
+import { decodeBf16Array, encodeBf16Array } from './bf16.js';
 import { exp, logRatio } from './elementary.js';
 import { packCodes, packedBytes, unpackCodes } from './packing.js';
 
@@ -42,10 +43,10 @@ type Values = Float32Array | Float64Array;
 
 const MAX_FP32 = (2 - 2 ** -23) * 2 ** 127;
 
-/** @throws UserError unless `bits` is an integer in 4..16 */
+/** @throws UsageError unless `bits` is an integer in 4..16 */
 export function checkLogFmtBits(bits: number): void {
   if (Number.isInteger(bits) && bits >= 4 && bits <= 16) return;
-  throw new UserError(`LogFMT has 4 to 16 bits per value, not ${bits}; use logfmt4 to logfmt16`);
+  throw new UsageError(`LogFMT has 4 to 16 bits per value, not ${bits}; use logfmt4 to logfmt16`);
 }
 
 /** The grid of one tile: value of every code, and the code for a value. */
@@ -178,7 +179,7 @@ export function encodeLogFmt(
   let at = 0;
   forEachTile(values.length, cols, (start, count, tile) => {
     const { least, most } = magnitudes(values, start, count);
-    if (Number.isNaN(most)) throw notFinite(bits, tile, start, cols);
+    if (Number.isNaN(most)) throw notFinite(bits, tile, cols);
     const header = logFmtHeader(least, most, bits);
     const grid = new LogFmtGrid(bits, header);
     for (let i = 0; i < count; i++) codes[i] = grid.encode(Math.fround(values[start + i]!), rounding);
@@ -200,7 +201,7 @@ export function decodeLogFmt(wire: Uint8Array, cols: number, bits: number, out: 
   let at = 0;
   forEachTile(out.length, cols, (start, count, tile) => {
     const header = { min: view.getFloat32(at, true), step: view.getFloat32(at + 4, true) };
-    if (!isSane(header)) throw damagedTile(bits, tile, header);
+    if (!isSane(header)) throw damagedTile(bits, tile);
     const grid = new LogFmtGrid(bits, header);
     unpackCodes(wire, at + LOGFMT_HEADER_BYTES, count, bits, codes, 0);
     for (let i = 0; i < count; i++) out[start + i] = grid.decode(codes[i]!);
@@ -222,9 +223,9 @@ export function checkWireLength(length: number, count: number, cols: number, bit
 const isSane = ({ min, step }: LogFmtHeader): boolean => Math.abs(min) <= 104 && step >= 0 && step <= 4;
 
 /** The error for a tile whose min or step no encoder writes. */
-export function damagedTile(bits: number, tile: number, { min, step }: LogFmtHeader): UserError {
+export function damagedTile(bits: number, tile: number): UserError {
   return new UserError(
-    `tile ${tile} of LogFMT-${bits} data is damaged: min ${min}, step ${step}; send or write the data again`,
+    `tile ${tile} of LogFMT-${bits} data is damaged: its min or step is out of range; send or write the data again`,
   );
 }
 
@@ -242,11 +243,47 @@ function forEachTile(
   }
 }
 
-/** The error for a tile that holds NaN or infinity. @param start its first element */
-export function notFinite(bits: number, tile: number, start: number, cols: number): UserError {
-  const [row, column] = [Math.floor(start / cols), start % cols];
+/** The error for a tile that holds NaN or infinity. @param tile its running number */
+export function notFinite(bits: number, tile: number, cols: number): UserError {
+  const tilesPerRow = Math.ceil(cols / LOGFMT_TILE);
+  const [row, column] = [Math.floor(tile / tilesPerRow), (tile % tilesPerRow) * LOGFMT_TILE];
   return new UserError(
     `LogFMT-${bits} cannot hold NaN or infinity: tile ${tile} (row ${row}, from column ${column}) has one; ` +
       'look for where the values stopped being finite',
   );
 }
+
+// ---- One interface for the reference and the native codec -------------------------------------------------------
+
+/** Values on their way through the codec: FP32, or BF16 as its codes. */
+export type LogFmtValues = Float32Array | Uint16Array;
+
+/** Encoder and decoder of [rows, cols] values; the native one is `nativeLogFmt`. */
+export interface LogFmtCodec {
+  /** As `encodeLogFmt`. */
+  encode(
+    values: LogFmtValues,
+    cols: number,
+    bits: number,
+    rounding?: LogFmtRounding,
+    out?: Uint8Array,
+  ): Uint8Array;
+  /** As `decodeLogFmt`; BF16 is rounded from FP32. */
+  decode<V extends LogFmtValues>(wire: Uint8Array, cols: number, bits: number, out: V): V;
+}
+
+export const referenceLogFmt: LogFmtCodec = {
+  encode: (values, cols, bits, rounding, out) =>
+    encodeLogFmt(
+      values instanceof Float32Array ? values : decodeBf16Array(values),
+      cols,
+      bits,
+      rounding,
+      out,
+    ),
+  decode: (wire, cols, bits, out) => {
+    if (out instanceof Float32Array) decodeLogFmt(wire, cols, bits, out);
+    else encodeBf16Array(decodeLogFmt(wire, cols, bits, new Float32Array(out.length)), out);
+    return out;
+  },
+};

@@ -19,8 +19,8 @@ export function scaleOf(absMax: number, maxFinite: number, mode: ScaleMode): num
   if (!(absMax < Number.POSITIVE_INFINITY)) return Number.NaN;
   scratch[0] = absMax / maxFinite;
   if (scratch[0] === 0) return 1;
-  // Any mantissa bit carries into the exponent. The quotient cannot have been rounded down onto a power of two: the
-  // mantissas of 448, 57344 and 65024 are so large that their next FP32 neighbours are over half a step away from it.
+  // Any mantissa bit carries into the exponent. The quotient cannot have been rounded down onto a power of two: FP32
+  // numbers near maxFinite · 2^k are over 2^-24 of it apart, and those just above a power of two 2^-23.
   if (mode === 'pow2') scratchBits[0] = (scratchBits[0]! + 0x7fffff) & 0x7f800000;
   return scratch[0]!;
 }
@@ -70,7 +70,13 @@ export function quantizeTiles(
 }
 
 /** Largest magnitude of a block of `rows`×`cols` values in a matrix with rows of `stride`; NaN if one of them is NaN. */
-function blockAbsMax(values: Values, start: number, stride: number, rows: number, cols: number): number {
+export function blockAbsMax(
+  values: Values,
+  start: number,
+  stride: number,
+  rows: number,
+  cols: number,
+): number {
   let max = 0;
   for (let row = 0; row < rows; row++) max = Math.max(max, absMaxOf(values, start + row * stride, 1, cols));
   return max;
@@ -89,7 +95,7 @@ export function quantizeBlocks(
   codes: Codes,
   scales: Values,
 ): void {
-  forEachBlock(values.length / cols, cols, tile, (start, height, width, block) => {
+  forEachBlock(values.length / cols, cols, square(tile), (start, height, width, block) => {
     const scale = scaleOf(blockAbsMax(values, start, cols, height, width), format.maxFinite, mode);
     scales[block] = scale;
     for (let row = 0; row < height; row++) {
@@ -107,7 +113,7 @@ export function dequantizeBlocks(
   scales: Values,
   out: Values,
 ): void {
-  forEachBlock(codes.length / cols, cols, tile, (start, height, width, block) => {
+  forEachBlock(codes.length / cols, cols, square(tile), (start, height, width, block) => {
     for (let row = 0; row < height; row++) {
       const from = start + row * cols;
       for (let i = from; i < from + width; i++) out[i] = format.decode(codes[i]!) * scales[block]!;
@@ -115,17 +121,25 @@ export function dequantizeBlocks(
   });
 }
 
-/** Calls `visit` with first element, height, width and running number of every tile×tile block, row by row. */
-function forEachBlock(
+const square = (tile: number): BlockSize => ({ rows: tile, cols: tile });
+
+/** Rows and columns of a block; infinity spans the whole matrix. */
+export interface BlockSize {
+  readonly rows: number;
+  readonly cols: number;
+}
+
+/** Calls `visit` with first element, height, width and running number of every block, row by row. */
+export function forEachBlock(
   rows: number,
   cols: number,
-  tile: number,
+  size: BlockSize,
   visit: (start: number, height: number, width: number, block: number) => void,
 ): void {
   let block = 0;
-  for (let row = 0; row < rows; row += tile) {
-    for (let col = 0; col < cols; col += tile) {
-      visit(row * cols + col, Math.min(tile, rows - row), Math.min(tile, cols - col), block++);
+  for (let row = 0; row < rows; row += size.rows) {
+    for (let col = 0; col < cols; col += size.cols) {
+      visit(row * cols + col, Math.min(size.rows, rows - row), Math.min(size.cols, cols - col), block++);
     }
   }
 }

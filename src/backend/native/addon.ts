@@ -178,6 +178,12 @@ export interface Kernels {
     biasCorrection1: number,
     biasCorrection2: number,
   ): void;
+
+  /**
+   * Measured now, on all threads: operations per second of a unit (0 where the level lacks it), or bytes per second
+   * of memory; a copy counts bytes read and bytes written.
+   */
+  peak(unit: 'fma32' | 'dotbf16' | 'amxbf16' | 'read' | 'copy'): number;
 }
 
 export type InstructionSet = 'portable' | 'avx2' | 'avx512' | 'amx';
@@ -190,8 +196,6 @@ export interface Addon extends Kernels {
   forIsa(isa: InstructionSet): Kernels;
   /** Uninitialised memory, aligned to 64 bytes, to 2 MB where larger. */
   alloc(bytes: number): ArrayBuffer;
-  /** Measured now, on all threads: operations per second of a unit; 0 where the CPU lacks it. */
-  peak(unit: 'dotbf16' | 'amxbf16'): number;
 }
 
 /** build/Release/fathom.node of the package, seen from src/ and from dist/ alike. */
