@@ -172,7 +172,7 @@ export function encodeLogFmt(
   cols: number,
   bits: number,
   rounding: LogFmtRounding = 'linear',
-  out = new Uint8Array(logFmtBytes(values.length / cols, cols, bits)),
+  out: Uint8Array = new Uint8Array(logFmtBytes(values.length / cols, cols, bits)),
 ): Uint8Array {
   const view = new DataView(out.buffer, out.byteOffset, out.length);
   const codes = new Uint16Array(LOGFMT_TILE);

@@ -179,6 +179,11 @@ export interface Kernels {
     biasCorrection2: number,
   ): void;
 
+  /** Returns the first tile that holds NaN or infinity, or -1. */
+  logfmtEncode(values: Data, cols: number, bits: number, linear: boolean, wire: Data): number;
+  /** Returns the first tile whose header is damaged, or -1. */
+  logfmtDecode(wire: Data, cols: number, bits: number, out: Data): number;
+
   /**
    * Measured now, on all threads: operations per second of a unit (0 where the level lacks it), or bytes per second
    * of memory; a copy counts bytes read and bytes written.
