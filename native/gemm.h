@@ -149,10 +149,10 @@ struct NoSideWork {
 ///
 /// Four TDPBF16PS (64 cycles) per step against four tile loads (31 cycles from L1). A is expected in L1 and B in
 /// L2: B's loads carry the streaming hint so that A stays where it is. `side` fills the issue slots in between.
+/// The caller has called begin_products() on this thread.
 template <class Side>
-FATHOM_INLINE void multiply_32x32(Left<bf16> a, const bf16* b0, const bf16* b1, int64_t steps, float* c, int64_t ldc,
+FATHOM_INLINE void multiply_ready(Left<bf16> a, const bf16* b0, const bf16* b1, int64_t steps, float* c, int64_t ldc,
                                   bool accumulate, Side&& side) {
-  ensure_tiles();
   const bf16* a1 = a.data + a.half;
   float* c1 = c + 16 * ldc;
   FATHOM_TILE_BARRIER();
@@ -317,19 +317,32 @@ void multiply_rows_by_32(Left<T> a, int64_t rows, const T* b0, const T* b1, int6
   if (rows > first) both(a.data + a.half, rows - first, c + 16 * ldc);
 }
 
-#if !defined(FATHOM_AMX)
+#if defined(FATHOM_AMX)
+/// Prepares this thread for multiply_ready; cheap, but not free.
+inline void begin_products() { ensure_tiles(); }
+#else
+inline void begin_products() {}
+
 template <class Side>
-FATHOM_INLINE void multiply_32x32(Left<bf16> a, const bf16* b0, const bf16* b1, int64_t steps, float* c, int64_t ldc,
+FATHOM_INLINE void multiply_ready(Left<bf16> a, const bf16* b0, const bf16* b1, int64_t steps, float* c, int64_t ldc,
                                   bool accumulate, Side&& side) {
   multiply_rows_by_32(a, kBlock, b0, b1, steps, c, ldc, accumulate);
   side.rest();
 }
 #endif
 template <class Side>
-FATHOM_INLINE void multiply_32x32(Left<float> a, const float* b0, const float* b1, int64_t depth, float* c, int64_t ldc,
+FATHOM_INLINE void multiply_ready(Left<float> a, const float* b0, const float* b1, int64_t depth, float* c, int64_t ldc,
                                   bool accumulate, Side&& side) {
   multiply_rows_by_32(a, kBlock, b0, b1, depth, c, ldc, accumulate);
   side.rest();
+}
+
+/// multiply_ready for callers that do not prepare the thread themselves.
+template <class T, class Side>
+FATHOM_INLINE void multiply_32x32(Left<T> a, const T* b0, const T* b1, int64_t steps, float* c, int64_t ldc, bool accumulate,
+                                  Side&& side) {
+  begin_products();
+  multiply_ready(a, b0, b1, steps, c, ldc, accumulate, side);
 }
 
 /// Steps of the contraction as multiply_32x32 counts them.

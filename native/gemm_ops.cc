@@ -65,103 +65,116 @@ class TaskRunner {
     piece_ = Scaled ? kTile : round_up((p.K + pieces_ - 1) / pieces_, 32);
     group_columns_ = !Scaled && pieces_ > 1 ? kSumColumns : kBlock;
     sums_ = scratch<float>(kSumSlot, (group_columns_ / kBlock + 2) * kBlock * kBlock);
+    tiles_ = scratch<T>(kTilesSlot, 2 * round_up(p.K, 32) * kBlock);
     b_ = static_cast<const T*>(p.b) + t.group * packed_elements<T>(p.N, p.K);
     b_scales_ = p.b_scales ? p.b_scales + t.group * p.tiles() * p.padded_columns() : nullptr;
     for (float& one : ones_) one = 1;
+    begin_products();
   }
 
   void run() {
-    for (int64_t row = t_.row; row < t_.row_end; row += kBlock) run_rows(row, t_.row_end - row < kBlock ? t_.row_end - row : kBlock);
+    Left<T> a = left(t_.row, static_cast<const T*>(nullptr));
+    for (int64_t row = t_.row; row < t_.row_end; row += kBlock) {
+      NextRows next = next_rows(row + kBlock, static_cast<const T*>(nullptr));
+      run_rows(row, a, next);
+      next.rest();
+      if (row + kBlock < t_.row_end) a = prepared(row + kBlock, static_cast<const T*>(nullptr));
+    }
+    pending_.run();
   }
 
  private:
+  int64_t rows_from(int64_t row) const { return std::min(kBlock, t_.row_end - row); }
+
   /// Whether the block product can read a where it lies.
-  bool readable(int64_t rows) const {
-    return p_.a_format == kBf16 && rows == kBlock && p_.K % 32 == 0 && p_.K <= kPiece;
+  bool readable(int64_t row) const {
+    return p_.a_format == kBf16 && rows_from(row) == kBlock && p_.K % 32 == 0 && p_.K <= kPiece;
   }
+  /// Whether the rows are turned into tiles beside the products of the rows before them.
+  bool filled_ahead(int64_t row) const { return rows_from(row) == kBlock && p_.K % 32 == 0 && !readable(row); }
 
-  Left<bf16> left(int64_t row, int64_t rows, const bf16*) {
-    if (readable(rows)) return row_major(static_cast<const bf16*>(p_.a) + row * p_.K, p_.K);
-    bf16* tiles = scratch<bf16>(kTilesSlot, tile_elements(p_.K));
-    fill_tiles(tiles, p_.a, p_.a_format, row, rows, p_.K);
-    return in_tiles(tiles);
+  /// Two sets of tiles alternate between row blocks.
+  T* tiles(int64_t row) const { return tiles_ + (row - t_.row) / kBlock % 2 * round_up(p_.K, 32) * kBlock; }
+
+  Left<bf16> left(int64_t row, const bf16*) const {
+    if (readable(row)) return row_major(static_cast<const bf16*>(p_.a) + row * p_.K, p_.K);
+    fill_tiles(tiles(row), p_.a, p_.a_format, row, rows_from(row), p_.K);
+    return in_tiles(tiles(row));
   }
-  Left<float> left(int64_t row, int64_t rows, const float*) {
+  Left<float> left(int64_t row, const float*) const {
     const float* from = static_cast<const float*>(p_.a) + row * p_.K;
-    if (rows == kBlock) return row_major(from, p_.K);
-    float* padded = scratch<float>(kTilesSlot, kBlock * p_.K);
-    std::memset(padded, 0, static_cast<size_t>(kBlock * p_.K) * 4);
-    std::memcpy(padded, from, static_cast<size_t>(rows * p_.K) * 4);
-    return row_major(static_cast<const float*>(padded), p_.K);
+    if (rows_from(row) == kBlock) return row_major(from, p_.K);
+    std::memset(tiles(row), 0, static_cast<size_t>(kBlock * p_.K) * 4);
+    std::memcpy(tiles(row), from, static_cast<size_t>(rows_from(row) * p_.K) * 4);
+    return row_major(static_cast<const float*>(tiles(row)), p_.K);
   }
 
-  /// Spreads the fetch of the next 32 rows over the steps of these.
-  Prefetch next_rows(int64_t row) const {
-    if (row + kBlock >= t_.row_end) return {};
+  /// The work on the rows from `row`, to be done beside the products of those before.
+  NextRows next_rows(int64_t row, const T*) const {
+    if (row >= t_.row_end) return {};
     const int64_t element = std::is_same_v<T, float> ? 4 : is_byte(p_.a_format) ? 1 : 2;
-    const int64_t lines = kBlock * p_.K * element / 64;
-    const int64_t steps = (t_.column_end - t_.column + 31) / 32 * ((p_.K + 31) / 32);
-    return {static_cast<const char*>(p_.a) + (row + kBlock) * p_.K * element, (lines + steps - 1) / steps};
+    NextRows next = NextRows::fetch(static_cast<const char*>(p_.a) + row * p_.K * element, rows_from(row) * p_.K * element);
+    if constexpr (std::is_same_v<T, bf16>) {
+      if (filled_ahead(row)) next = NextRows::tiles(p_.a, p_.a_format, row, p_.K, tiles(row));
+    }
+    next.spread((t_.column_end - t_.column + 31) / 32 * ((p_.K + 31) / 32));
+    return next;
   }
+  Left<bf16> prepared(int64_t row, const bf16* tag) const { return filled_ahead(row) ? in_tiles(tiles(row)) : left(row, tag); }
+  Left<float> prepared(int64_t row, const float* tag) const { return left(row, tag); }
 
-  void run_rows(int64_t row, int64_t rows) {
-    const Left<T> a = left(row, rows, static_cast<const T*>(nullptr));
-    Prefetch prefetch = next_rows(row);
-    Finish<Out, Scaled> pending;
+  void run_rows(int64_t row, Left<T> a, NextRows& next) {
     for (int64_t from = t_.column; from < t_.column_end; from += group_columns_) {
-      const int64_t to = from + group_columns_ < t_.column_end ? from + group_columns_ : t_.column_end;
+      const int64_t to = std::min(t_.column_end, from + group_columns_);
       for (int64_t piece = 0; piece < pieces_; ++piece) {
         for (int64_t column = from; column < to; column += kBlock) {
           float* product = sums_ + (toggle_ ^= 1) * kBlock * kBlock;
-          multiply(a, column, piece, product, pending, prefetch);
-          pending = finish(row, rows, column, piece, product, sums_ + ((column - from) / kBlock + 2) * kBlock * kBlock);
+          multiply(a, column, piece, product, next);
+          pending_ = finish(row, column, piece, product, sums_ + ((column - from) / kBlock + 2) * kBlock * kBlock);
         }
       }
     }
-    for (int64_t r = 0; r < pending.rows; ++r) pending.row(r);
   }
 
-  void multiply(Left<T> a, int64_t column, int64_t piece, float* product, const Finish<Out, Scaled>& pending, Prefetch& prefetch) {
+  void multiply(Left<T> a, int64_t column, int64_t piece, float* product, NextRows& next) const {
     const int64_t k = piece * piece_;
-    const int64_t steps = steps_of<T>(p_.K - k < piece_ ? p_.K - k : piece_);
     a.data += std::is_same_v<T, float> ? k : k / 32 * a.step;
     const T* b0 = b_ + column / 16 * panel_elements<T>(p_.K) + k * 16;
     const T* b1 = column + 16 < p_.N ? b0 + panel_elements<T>(p_.K) : b0;
-    SideWork<Finish<Out, Scaled>> side{pending, (kBlock + steps - 1) / steps, 0, prefetch};
-    multiply_32x32(a, b0, b1, steps, product, kBlock, false, side);
+    multiply_beside(a, b0, b1, steps_of<T>(std::min(p_.K - k, piece_)), product, pending_, next);
   }
 
-  Finish<Out, Scaled> finish(int64_t row, int64_t rows, int64_t column, int64_t piece, const float* product, float* sum) const {
+  Finish<Out, Scaled> finish(int64_t row, int64_t column, int64_t piece, const float* product, float* sum) {
     Finish<Out, Scaled> f;
     f.product = product;
     f.sum = sum;
     f.row_scale = p_.a_scales ? p_.a_scales + piece * p_.M + row : ones_;
-    // The last panel may be alone: the scales of its missing neighbour are never used, but are loaded.
-    f.column_scale = b_scales_ && column + kBlock <= p_.padded_columns() ? b_scales_ + piece * p_.padded_columns() + column
-                     : b_scales_ ? last_panel(b_scales_ + piece * p_.padded_columns() + column) : ones_;
+    f.column_scale = b_scales_ ? column_scales(b_scales_ + piece * p_.padded_columns(), column) : ones_;
     f.out = static_cast<Out*>(p_.out) + row * p_.N + column;
     f.ldo = p_.N;
-    f.rows = rows;
-    f.columns = p_.N - column < kBlock ? p_.N - column : kBlock;
+    f.rows = rows_from(row);
+    f.columns = std::min(kBlock, p_.N - column);
     f.first = piece == 0;
     f.last = piece == pieces_ - 1;
     f.accumulate = p_.accumulate;
     return f;
   }
 
-  /// 16 scales copied to where 32 can be read; two copies alternate, as one may still be pending.
-  const float* last_panel(const float* scales) const {
-    float* copy = const_cast<float*>(padded_scales_[toggle_]);
-    store(copy, load(scales));
-    return copy;
+  /// 32 scales; those of a lone last panel are copied to where 32 can be read. Two copies alternate, as one may be pending.
+  const float* column_scales(const float* scales, int64_t column) {
+    if (column + kBlock <= p_.padded_columns()) return scales + column;
+    store(padded_scales_[toggle_], load(scales + column));
+    return padded_scales_[toggle_];
   }
 
   const Problem& p_;
   const Task& t_;
   int64_t pieces_, piece_, group_columns_;
   float* sums_;
+  T* tiles_;
   const T* b_;
   const float* b_scales_;
+  Finish<Out, Scaled> pending_;
   int toggle_ = 0;
   float ones_[kBlock];
   float padded_scales_[2][kBlock] = {};

@@ -158,6 +158,7 @@ class SliceRunner {
   SliceRunner(const Problem& p, const Slice& slice) : p_(p), slice_(slice) {}
 
   void run() {
+    begin_products();
     bool fresh = slice_.fresh;
     for (int64_t m = slice_.row; m < slice_.row_end; m += kChunk) {
       const Chunk<T> chunk = turned(m, std::min(kChunk, slice_.row_end - m));
@@ -192,7 +193,7 @@ class SliceRunner {
   void multiply(const Chunk<T>& chunk, bool fresh) {
     const int64_t piece = Scaled ? kTile : kChunk;
     Finish<float, Scaled> pending;
-    Prefetch none;
+    NextRows none;
     for (int64_t n = 0; n < p_.N(); n += kBlock) {
       for (int64_t k = 0; k < p_.K(); k += kBlock) {
         for (int64_t m = 0; m < chunk.rows; m += piece) {
@@ -200,13 +201,12 @@ class SliceRunner {
           const int64_t steps = steps_of<T>(std::min(piece, chunk.rows - m));
           const T* b0 = chunk.right + k / 16 * panel_elements<T>(chunk.rows) + m * 16;
           const T* b1 = k + 16 < p_.K() ? b0 + panel_elements<T>(chunk.rows) : b0;
-          SideWork<Finish<float, Scaled>> side{pending, (kBlock + steps - 1) / steps, 0, none};
-          multiply_32x32(left(chunk, n, m), b0, b1, steps, product, kBlock, false, side);
+          multiply_beside(left(chunk, n, m), b0, b1, steps, product, pending, none);
           pending = finish(chunk, n, k, m, piece, fresh, product);
         }
       }
     }
-    for (int64_t r = 0; r < pending.rows; ++r) pending.row(r);
+    pending.run();
   }
 
   Finish<float, Scaled> finish(const Chunk<T>& chunk, int64_t n, int64_t k, int64_t m, int64_t piece, bool fresh, const float* product) {
