@@ -20,7 +20,15 @@ describe('fathom', () => {
   });
 
   it('gives every command --json and --debug', async () => {
-    const commands = [['inspect'], ['tokenizer', 'encode'], ['tokenizer', 'decode']];
+    const commands = [
+      'train',
+      'generate',
+      'score',
+      'inspect',
+      'demo',
+      'tokenizer train',
+      'tokenizer encode',
+    ].map((c) => c.split(' '));
     for (const command of commands) {
       const { stdout } = await fathom([...command, '--help']);
       expect(stdout).toContain('--json');
@@ -30,6 +38,22 @@ describe('fathom', () => {
 
   it('starts with the line that lets a shell run it', () => {
     expect(readFileSync(MAIN, 'utf8').split('\n')[0]).toBe('#!/usr/bin/env node');
+  });
+});
+
+describe('README.md', () => {
+  const readme = readFileSync(`${ROOT}/README.md`, 'utf8');
+  const lines = [...readme.matchAll(/^npx fathom ((?:tokenizer )?\w+)(.*)$/gm)];
+
+  it('shows commands and options that exist', async () => {
+    expect(lines.length).toBeGreaterThan(3);
+    for (const [line, command, rest] of lines) {
+      const { code, stdout } = await fathom([...command!.split(' '), '--help']);
+      expect([line, code]).toEqual([line, 0]);
+      const options = rest!.match(/(?<= )--?[a-z][a-z-]*/g) ?? [];
+      for (const option of options)
+        expect(stdout).toMatch(new RegExp(`^ +(-\\w, )?${option}\\b|^ +${option},`, 'm'));
+    }
   });
 });
 
