@@ -5,7 +5,7 @@ import type { Backend, PackedWeight, QuantizedTensor } from '../../../src/tensor
 import { isNarrow, quantizedShapes, zeroQuantized } from '../../../src/tensor/quantized.js';
 import { type DType, Tensor } from '../../../src/tensor/tensor.js';
 import { Data } from '../data.js';
-import { allocate, blank, type Case, type Rule, type Tensors, ULP, valueAt } from './harness.js';
+import { allocate, blank, type Case, type Rule, type Tensors, ULP, valuesOf } from './harness.js';
 
 const operand = (name: string): Operand => {
   const [format, scale = 'fp32'] = name.split('/');
@@ -213,7 +213,7 @@ function gemmCase(
     tolerance: () => {
       // FP32 sums of `inner` products, their scales, and one sum more: (inner + 8)·ULP·Σ|a·w|.
       const sums = Tensor.zeros([m, outer], 'f32');
-      if (output.accumulate) sums.data.set(before.data.map((_, i) => Math.abs(valueAt(before, i))));
+      if (output.accumulate) sums.data.set(valuesOf(before).map(Math.abs));
       const bounds = offsets && Tensor.i32(offsets);
       product(referenceBackend, magnitudes(a), magnitudeOf(w, wType, transposed), sums, bounds);
       return { out: sums.data.map((sum) => (inner + 8) * ULP * sum) as Float32Array };
@@ -298,7 +298,7 @@ function wgradCase([saved, gradient, input]: [string, string, string], sizes: Si
     tolerance: () => {
       // As for gemm, over the m rows; both operands may have been rounded up, by 2^-2 at most.
       const sums = Tensor.f32(before.shape, before.data.map(Math.abs) as Float32Array);
-      const left = Tensor.f32(dy.shape, dy.data.map((_, i) => Math.abs(valueAt(dy, i))) as Float64Array);
+      const left = Tensor.f32(dy.shape, valuesOf(dy).map(Math.abs));
       referenceBackend.gemmWgrad(left, magnitudes(x), sums, { gradient: FP32, input: FP32 }, bounds);
       return { dw: sums.data.map((sum) => (m + 8) * ULP * 1.25 ** 2 * sum) as Float32Array };
     },
