@@ -4,6 +4,7 @@ import { addDemo } from './demo.js';
 import { guardStreams, reportFailure } from './failures.js';
 import { addGenerate } from './generate.js';
 import { addInspect } from './inspect.js';
+import { addNumerics } from './numerics.js';
 import { addScore } from './score.js';
 import { addTokenizer } from './tokenizer.js';
 import { addTrain } from './train.js';
@@ -34,6 +35,7 @@ export function createProgram(): Command {
   addScore(program);
   addInspect(program);
   addTokenizer(program);
+  addNumerics(program);
   addDemo(program);
   return program;
 }

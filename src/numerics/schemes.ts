@@ -26,7 +26,7 @@ import type { BlockSize } from './tiles.js';
  *
  *   e4m3                  one FP32 scale per 1×128 tile, to nearest even
  *   e4m3@block+pow2       per 128×128 block, scales rounded up to powers of two
- *   e5m2@tensor, int8@row, e4m3@tile64, fp16@none
+ *   e5m2@tensor, int8@row, e4m3@tile64, fp16@none   (a size that is given must divide the rows)
  *   e4m3+truncate, e4m3+stochastic
  *   mxfp8, mxfp4, nvfp4   blocks and scales as their specifications say
  *   logfmt8, logfmt10     n = 4..16; +log rounds in logarithm
@@ -36,6 +36,8 @@ export interface Scheme {
   readonly name: string;
   /** Values that share a scale or a range. */
   readonly block: BlockSize;
+  /** Whether rows must be whole blocks; otherwise the last block of a row may be shorter. */
+  readonly wholeBlocks: boolean;
   /** Bits of a [rows, cols] matrix with all its scales. */
   bits(rows: number, cols: number): number;
   /** values [rows, cols] stored and read back. @param random for stochastic rounding */
@@ -103,6 +105,7 @@ function logFmtScheme(bits: number, wanted: Wanted, codec: LogFmtCodec): Scheme 
   return {
     name: wanted.name,
     block: BLOCKS.tile(LOGFMT_TILE),
+    wholeBlocks: false,
     bits: (rows, cols) => 8 * logFmtBytes(rows, cols, bits),
     roundTrip: (values, cols) =>
       codec.decode(codec.encode(values, cols, bits, rounding), cols, bits, new Float32Array(values.length)),
@@ -118,7 +121,7 @@ const ROUNDINGS: Record<string, (random: Random) => Rounding> = {
 
 function blockScheme(scaled: ScaledFormat, wanted: Wanted): Scheme {
   refuseBlocks(wanted, 'its specification fixes its blocks');
-  return scaledScheme(scaled, wanted, takeOptions(wanted, Object.keys(ROUNDINGS)));
+  return scaledScheme(scaled, wanted, true, takeOptions(wanted, Object.keys(ROUNDINGS)));
 }
 
 function elementScheme(format: ElementFormat, wanted: Wanted): Scheme {
@@ -127,7 +130,12 @@ function elementScheme(format: ElementFormat, wanted: Wanted): Scheme {
   const block = blockSize(wanted, wide ? 'none' : 'tile');
   const rule: ScaleRule = block === undefined ? 'none' : options.includes('pow2') ? 'pow2' : 'fp32';
   const scaling = { block: block ?? BLOCKS.tensor(), rule };
-  return scaledScheme({ format: NUMBER_FORMATS[format], scaling }, wanted, options);
+  return scaledScheme(
+    { format: NUMBER_FORMATS[format], scaling },
+    wanted,
+    wanted.size !== undefined,
+    options,
+  );
 }
 
 /** Undefined for no scales at all. */
@@ -142,11 +150,17 @@ function blockSize({ name, blocks, size }: Wanted, fallback: string): BlockSize 
   return kind === 'none' ? undefined : BLOCKS[kind as keyof typeof BLOCKS](size ?? 128);
 }
 
-function scaledScheme(scaled: ScaledFormat, { name }: Wanted, options: string[]): Scheme {
+function scaledScheme(
+  scaled: ScaledFormat,
+  { name }: Wanted,
+  wholeBlocks: boolean,
+  options: string[],
+): Scheme {
   const rounding = options.map((option) => ROUNDINGS[option]).find((found) => found !== undefined);
   return {
     name,
     block: scaled.scaling.block,
+    wholeBlocks,
     bits: (rows, cols) => scaledBits(rows, cols, scaled),
     roundTrip: (values, cols, random) =>
       dequantizeMatrix(quantizeMatrix(values, cols, scaled, rounding?.(random) ?? nearestEven)),
