@@ -113,6 +113,7 @@ export interface Backend {
    * out[m, :] (+)= a[m, :] · w_g for every row m of group g. Contracts K (out [M, N]) or, with a transposed
    * weight, N (out [M, K]). Rows offsets[g]..offsets[g+1] belong to group g; without offsets G = 1.
    * Narrow formats: partial sums of 128 products are scaled and added in FP32 (promotion, N_C = 128 [TR §3.3.2]).
+   * All formats combine, except that an fp32 operand multiplies only with an fp32 operand.
    */
   gemm(a: QuantizedTensor, w: PackedWeight, out: Tensor, options?: { offsets?: Tensor; accumulate?: boolean }): void;
   /**
