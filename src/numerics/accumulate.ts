@@ -1,5 +1,5 @@
 import { exponentOf } from './elementary.js';
-import type { ScaledMatrix } from './scaled.js';
+import { blocksOver, type ScaledMatrix } from './scaled.js';
 
 /**
  * Accumulators of matrix units, and a matrix product through any of them: for studies, plain and slow.
@@ -96,7 +96,7 @@ function scaleAt(
   row: number,
   col: number,
 ): number {
-  const across = Math.ceil(cols / block.cols);
+  const across = blocksOver(cols, block.cols);
   return Math.fround(
     scales[Math.floor(row / block.rows) * across + Math.floor(col / block.cols)]! * matrixScale,
   );

@@ -114,8 +114,11 @@ export function dequantizeMatrix(
   return out;
 }
 
+/** Blocks of `size` over `length` elements; an infinite one covers them all. */
+export const blocksOver = (length: number, size: number): number => Math.max(1, Math.ceil(length / size));
+
 const blockCount = (rows: number, cols: number, block: BlockSize): number =>
-  Math.ceil(rows / block.rows) * Math.ceil(cols / block.cols);
+  blocksOver(rows, block.rows) * blocksOver(cols, block.cols);
 
 /** The scale of the whole matrix: FP32 absmax / (448 · largest value) for `nvfp4`. */
 function matrixScaleOf(values: Values, cols: number, format: NumberFormat, rule: ScaleRule): number {
