@@ -1,0 +1,114 @@
+import type { Backend, PackedWeight, QuantizedTensor } from '../tensor/backend.js';
+import type { Tensor } from '../tensor/tensor.js';
+
+/** Calls of one op on operands of one shape. */
+export interface OpTime {
+  /** Name of the op, e.g. `gemm`. */
+  op: string;
+  /** Format and shape where they tell calls apart, e.g. `e4m3 [4096, 256] x [768]`; else empty. */
+  detail: string;
+  calls: number;
+  seconds: number;
+  /** Floating-point operations, a multiply-add counting as two; 0 for ops that are not products. */
+  flops: number;
+}
+
+/** A backend that measures what each op takes. */
+export interface TimedBackend {
+  backend: Backend;
+  /** What was spent since the last reset, most expensive first. */
+  times(): OpTime[];
+  reset(): void;
+}
+
+/** Wraps a backend whose ops are done when they return. */
+export function timedBackend(inner: Backend): TimedBackend {
+  const times = new Map<string, OpTime>();
+  const backend = new Proxy(inner, {
+    get(target, property: keyof Backend) {
+      const member = target[property];
+      if (typeof member !== 'function' || property === 'packedSizes') return member;
+      return timed(property, member as (...values: unknown[]) => unknown, times);
+    },
+  });
+  return {
+    backend,
+    times: () => [...times.values()].sort((a, b) => b.seconds - a.seconds),
+    reset: () => times.clear(),
+  };
+}
+
+/** Sums of `times` by op, most expensive first. */
+export function timesByOp(times: readonly OpTime[]): OpTime[] {
+  const sums = new Map<string, OpTime>();
+  for (const { op, calls, seconds, flops } of times) {
+    const sum = sums.get(op) ?? { op, detail: '', calls: 0, seconds: 0, flops: 0 };
+    sums.set(op, {
+      ...sum,
+      calls: sum.calls + calls,
+      seconds: sum.seconds + seconds,
+      flops: sum.flops + flops,
+    });
+  }
+  return [...sums.values()].sort((a, b) => b.seconds - a.seconds);
+}
+
+function timed(op: string, run: (...values: unknown[]) => unknown, times: Map<string, OpTime>) {
+  return (...values: unknown[]) => {
+    const { detail, flops } = DETAILS[op]?.(values) ?? NO_DETAIL;
+    const started = performance.now();
+    const result = run(...values);
+    const seconds = (performance.now() - started) / 1000;
+    const key = `${op} ${detail}`;
+    const time = times.get(key) ?? { op, detail, calls: 0, seconds: 0, flops: 0 };
+    times.set(key, {
+      ...time,
+      calls: time.calls + 1,
+      seconds: time.seconds + seconds,
+      flops: time.flops + flops,
+    });
+    return result;
+  };
+}
+
+interface Detail {
+  detail: string;
+  flops: number;
+}
+
+const NO_DETAIL: Detail = { detail: '', flops: 0 };
+
+/** How calls of an op are told apart; ops without an entry are not. */
+const DETAILS: Record<string, (values: unknown[]) => Detail> = {
+  gemm: ([a, w, out]) => {
+    const { codes } = a as QuantizedTensor;
+    const { operand, transposed, shape } = w as PackedWeight;
+    const columns = (out as Tensor).cols;
+    const kind = transposed ? 'Dgrad' : 'Fprop';
+    const groups = shape[0] > 1 ? ` of ${shape[0]} groups` : '';
+    return {
+      detail: `${kind} ${operand.format} [${codes.rows}, ${codes.cols}] x [${columns}]${groups}`,
+      flops: 2 * codes.rows * codes.cols * columns,
+    };
+  },
+  gemmWgrad: ([dy, x, dw, operands]) => {
+    const [m, n, k] = [(dy as Tensor).rows, (dy as Tensor).cols, (x as QuantizedTensor).codes.cols];
+    const { input } = operands as { input: { format: string } };
+    const groups = (dw as Tensor).size / (n * k);
+    return {
+      detail: `${input.format} [${n}, ${m}] x [${k}]${groups > 1 ? ` in ${groups} groups` : ''}`,
+      flops: 2 * m * n * k,
+    };
+  },
+  quantize: ([x, out]) => {
+    const { rows, cols } = x as Tensor;
+    return { detail: `${(out as QuantizedTensor).operand.format} [${rows}, ${cols}]`, flops: 0 };
+  },
+  packWeight: ([, out]) => {
+    const { operand, shape, transposed } = out as PackedWeight;
+    return {
+      detail: `${operand.format} [${shape.join(', ')}]${transposed ? ' transposed' : ''}`,
+      flops: 0,
+    };
+  },
+};

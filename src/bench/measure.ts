@@ -1,0 +1,50 @@
+/** Timing of repeated work: medians, because other programs share the machine. */
+
+export interface Timing {
+  /** Seconds of one run. */
+  median: number;
+  fastest: number;
+  slowest: number;
+  /** Measurements; each is the mean of as many runs as take a few milliseconds. */
+  repeats: number;
+}
+
+/** A measurement lasts at least this long, so that the clock and the call into the addon do not count. */
+const MIN_SECONDS = 0.005;
+const WARM_UP_RUNS = 2;
+
+/** Seconds that `run` takes, once. */
+export function secondsOf(run: () => void): number {
+  const started = performance.now();
+  run();
+  return (performance.now() - started) / 1000;
+}
+
+/** Measures `run` after warming up. */
+export function measure(run: () => void, repeats = 9): Timing {
+  const warm = Array.from({ length: WARM_UP_RUNS }, () => secondsOf(run));
+  const runs = Math.max(1, Math.ceil(MIN_SECONDS / Math.min(...warm)));
+  const seconds = Array.from({ length: repeats }, () => secondsOf(() => times(runs, run)) / runs);
+  return summarise(seconds);
+}
+
+/** @param seconds at least one measurement */
+export function summarise(seconds: readonly number[]): Timing {
+  return {
+    median: median(seconds),
+    fastest: Math.min(...seconds),
+    slowest: Math.max(...seconds),
+    repeats: seconds.length,
+  };
+}
+
+/** The middle value, or the mean of the two middle ones; NaN of nothing. */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+function times(count: number, run: () => void): void {
+  for (let i = 0; i < count; i++) run();
+}
