@@ -61,7 +61,7 @@ function kernelTable(kernels: readonly KernelResult[]): string {
 }
 
 /** Fastest and slowest measurement against the median. */
-export function spread({ median, fastest, slowest }: Timing): string {
+export function spread({ median, fastest, slowest }: Omit<Timing, 'repeats'>): string {
   const percentOff = (seconds: number) => Math.round((seconds / median - 1) * 100);
   return `${percentOff(fastest)}…+${percentOff(slowest)} %`;
 }

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { addBench } from './bench.js';
 import { addDemo } from './demo.js';
 import { guardStreams, reportFailure } from './failures.js';
 import { addGenerate } from './generate.js';
@@ -36,6 +37,7 @@ export function createProgram(): Command {
   addInspect(program);
   addTokenizer(program);
   addNumerics(program);
+  addBench(program);
   addDemo(program);
   return program;
 }

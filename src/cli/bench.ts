@@ -1,0 +1,83 @@
+import { type Command, Option } from 'commander';
+import { present } from './engine.js';
+import { integer } from './options.js';
+import { type Outcome, runs } from './session.js';
+
+const LEVELS = ['portable', 'avx2', 'avx512', 'amx'] as const;
+
+interface BenchFlags {
+  threads?: number;
+  isa?: (typeof LEVELS)[number];
+  out?: string;
+}
+
+interface KernelFlags extends BenchFlags {
+  only?: string;
+}
+
+interface TrainFlags extends BenchFlags {
+  model: 'mini' | 'small';
+  peer?: 'torch';
+  steps: number;
+  profile?: boolean;
+}
+
+/** `fathom bench kernels|train`. */
+export function addBench(program: Command): void {
+  const bench = program.command('bench').description('measure this machine and what fathom makes of it');
+  addKernels(bench);
+  addTrainBench(bench);
+}
+
+function addKernels(bench: Command): void {
+  const command = bench
+    .command('kernels')
+    .description('measure every kernel as a share of what this machine can do')
+    .option('--only <text>', 'only kernels whose name contains this');
+  runs<KernelFlags>(addCommon(command, 'kernels'), async (session, { out, ...flags }) => {
+    const { benchKernels } = await import('../bench/kernels.js');
+    const { kernelText } = await import('../bench/kernel-text.js');
+    const report = benchKernels(present(flags), session);
+    return save(report, kernelText(report), out ?? defaultFile('kernels', flags.isa));
+  });
+}
+
+function addTrainBench(bench: Command): void {
+  const command = bench
+    .command('train')
+    .description('measure the training step in BF16 and FP8, beside PyTorch if wanted')
+    .addOption(new Option('--model <name>', 'the preset').choices(['mini', 'small']).default('mini'))
+    .addOption(
+      new Option(
+        '--peer <name>',
+        'measure the same step there as well (FATHOM_PEERS: its Python environment)',
+      ).choices(['torch']),
+    )
+    .option('--steps <n>', 'timed steps of each precision; with a peer, before and after it', integer(1), 7)
+    .option('--profile', 'show what every op takes');
+  runs<TrainFlags>(addCommon(command, 'train-MODEL'), async (session, { out, model, steps, ...flags }) => {
+    const { benchTrain } = await import('../bench/train.js');
+    const { trainText } = await import('../bench/train-text.js');
+    const report = await benchTrain({ model, steps, ...present(flags) }, session);
+    return save(report, trainText(report), out ?? defaultFile(`train-${model}`, flags.isa));
+  });
+}
+
+function addCommon(command: Command, file: string): Command {
+  return command
+    .option('--threads <n>', 'threads (default: all CPUs)', integer(1, 1024))
+    .addOption(
+      new Option('--isa <name>', 'an instruction-set level below the best of this CPU').choices(LEVELS),
+    )
+    .option('--out <file>', `where the results go as JSON (default: bench/results/${file}.json)`);
+}
+
+const defaultFile = (name: string, isa: string | undefined): string =>
+  `bench/results/${name}${isa ? `-${isa}` : ''}.json`;
+
+async function save(report: object, text: string, file: string): Promise<Outcome> {
+  const { writeFileAtomicallySync, writeFully } = await import('../files.js');
+  const content = Buffer.from(`${JSON.stringify(report, null, 2)}\n`);
+  writeFileAtomicallySync(file, (descriptor) => writeFully(descriptor, content, 0));
+  return { json: report, text: `${text}\n\nresults: ${file}` };
+}
