@@ -128,6 +128,7 @@ function elementScheme(format: ElementFormat, wanted: Wanted): Scheme {
   const options = takeOptions(wanted, ['pow2', ...Object.keys(ROUNDINGS)]);
   const wide = format === 'bf16' || format === 'fp16';
   const block = blockSize(wanted, wide ? 'none' : 'tile');
+  if (format === 'bf16' && block) refuseBlocks(wanted, 'BF16 has the range of FP32 and takes no scales');
   const rule: ScaleRule = block === undefined ? 'none' : options.includes('pow2') ? 'pow2' : 'fp32';
   const scaling = { block: block ?? BLOCKS.tensor(), rule };
   return scaledScheme(
