@@ -41,12 +41,11 @@ function dotFour(a: Values, aStart: number, stride: number, b: Values, bStart: n
 function multiply(a: Factor, b: Factor, inner: number, promote: boolean, y: Values): void {
   const rows = a.values.length / inner;
   const columns = b.values.length / inner;
-  for (let m = 0; m < rows; m += 4) {
-    // The last rows go one at a time.
-    const together = rows - m < 4 ? 1 : 4;
-    for (let row = m; row < Math.min(m + 4, rows); row += together) {
-      for (let n = 0; n < columns; n++) multiplyRows(a, row, together, b, n, inner, promote, y, columns);
-    }
+  let m = 0;
+  while (m < rows) {
+    const count = rows - m >= 4 ? 4 : 1;
+    for (let n = 0; n < columns; n++) multiplyRows(a, m, count, b, n, inner, promote, y, columns);
+    m += count;
   }
 }
 
