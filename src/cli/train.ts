@@ -11,6 +11,7 @@ interface TrainFlags extends CorpusFlags, EngineFlags {
   preset?: string;
   config?: string;
   tokenizer?: string;
+  dataCache?: string;
   out?: string;
   steps?: number;
   precision?: Precision;
@@ -32,6 +33,10 @@ export function addTrain(program: Command): void {
     .option('--config <file>', 'a training file (JSON) in place of a preset');
   addCorpusOptions(command)
     .option('--tokenizer <dir>', 'a tokenizer to use; by default one is trained on the corpus')
+    .option(
+      '--data-cache <dir>',
+      'where the tokenised corpus is kept, for runs that share it (default: OUT/data)',
+    )
     .option('--out <dir>', 'the folder of the run (default: runs/NAME)')
     .option('--steps <n>', 'optimizer steps', integer(1))
     .addOption(

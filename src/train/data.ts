@@ -7,7 +7,7 @@ import type { Ui } from '../report/ui.js';
 import { Tensor } from '../tensor/tensor.js';
 import { type PackedBatch, type PackingOptions, type PackingState, TrainingBatches, validationBatches } from '../text/batches.js';
 import { trainBpe } from '../text/bpe.js';
-import { readDocuments } from '../text/corpus.js';
+import { type CorpusSource, readDocuments } from '../text/corpus.js';
 import { type PreparedCorpus, prepareCorpus } from '../text/prepare.js';
 import { Tokenizer } from '../text/tokenizer.js';
 import { SPECIAL_TOKENS, saveTokenizer } from '../text/tokenizer-files.js';
@@ -36,7 +36,7 @@ export class TrainingData {
     this.held = take(validationBatches(corpus.validation, packing), config.validationBatches).map(toBatch);
   }
 
-  /** Trains or copies the tokenizer, tokenises the corpus into `OUT/data`, or finds both there. */
+  /** Trains or copies the tokenizer, tokenises the corpus into the run's `dataCache`, or finds both there. */
   static async open(run: RunFile, ui: Ui): Promise<TrainingData> {
     const tokenizer = await tokenizerOf(run, ui);
     if (tokenizer.vocabSize > run.model.vocab_size) {
@@ -49,7 +49,7 @@ export class TrainingData {
     const corpus = await prepareCorpus({
       source: run.source,
       tokenizer,
-      cacheDir: path.join(run.out, 'data'),
+      cacheDir: run.dataCache,
       validationFraction: run.config.data.validationFraction,
       seed: run.config.seed,
       onProgress: (done, total) => progress.update({ done, total }),
@@ -86,7 +86,7 @@ export class TrainingData {
 async function tokenizerOf(run: RunFile, ui: Ui): Promise<Tokenizer> {
   const present = fs.existsSync(path.join(run.out, 'tokenizer.json'));
   if (!present && run.tokenizer !== undefined) copyTokenizer(run.tokenizer, run.out);
-  else if (!present) await trainTokenizer(run, ui);
+  else if (!present) await trainTokenizer(run.source, run.model.vocab_size, run.out, ui);
   return Tokenizer.fromFolder(run.out);
 }
 
@@ -98,16 +98,16 @@ function copyTokenizer(from: string, to: string): void {
   }
 }
 
-/** Byte-level BPE of the model's vocabulary size, learned from the corpus. */
-async function trainTokenizer(run: RunFile, ui: Ui): Promise<void> {
+/** Byte-level BPE of so many tokens, learned from the corpus and saved in the folder `out`. */
+export async function trainTokenizer(source: CorpusSource, vocabSize: number, out: string, ui: Ui): Promise<void> {
   const progress = ui.progress('tokenizer');
-  const vocabulary = await trainBpe(readDocuments(run.source), {
-    vocabSize: run.model.vocab_size,
+  const vocabulary = await trainBpe(readDocuments(source), {
+    vocabSize,
     specialTokens: Object.values(SPECIAL_TOKENS),
     onProgress: (done, total, label) => progress.update({ done, total, details: [label] }),
   });
   progress.end();
-  saveTokenizer(run.out, vocabulary);
+  saveTokenizer(out, vocabulary);
 }
 
 function take<T>(items: Iterable<T>, count: number): T[] {

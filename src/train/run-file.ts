@@ -18,6 +18,8 @@ export interface RunOptions {
   data?: string[];
   /** Folder with a tokenizer.json to use instead of training one. */
   tokenizer?: string;
+  /** Where token files are kept, for runs that share a corpus; `OUT/data` if absent. */
+  dataCache?: string;
   /** Where everything goes. */
   out: string;
   steps?: number;
@@ -38,6 +40,8 @@ export interface RunFile {
   model: ModelConfig;
   source: { corpus: string } | { paths: string[] };
   tokenizer: string | undefined;
+  /** Where token files are kept; not part of what the run is, hence not in the file. */
+  dataCache: string;
 }
 
 const FILE = 'run.json';
@@ -64,6 +68,7 @@ export function openRun(options: RunOptions): RunFile {
   const run = build(options.out, json, options.configFile ?? `preset ${options.preset ?? 'mini'}`, {
     source: sourceOf(options),
     tokenizer: options.tokenizer,
+    dataCache: cacheOf(options),
   });
   withFileErrors('create', options.out, () => fs.mkdirSync(options.out, { recursive: true }));
   writeRun(file, run, json);
@@ -75,7 +80,7 @@ function reopen(options: RunOptions, file: string): RunFile {
   const parsed = runSchema.safeParse(readJsonFile(file));
   if (!parsed.success) throw new UserError(`${file} is not a run of this version of fathom`);
   const { config, source, tokenizer } = parsed.data;
-  const run = build(options.out, config, file, { source, tokenizer });
+  const run = build(options.out, config, file, { source, tokenizer, dataCache: cacheOf(options) });
   const named = options.preset !== undefined || options.configFile !== undefined;
   const given = parseTrainConfig(withOverrides(named ? baseConfig(options) : config, options), 'the command line');
   const changed = Object.keys(given).filter((key) => differ(given, run.config, key));
@@ -94,12 +99,23 @@ const differ = (a: object, b: object, key: string): boolean =>
 const sourceOf = ({ data, corpus }: RunOptions): RunFile['source'] =>
   data?.length ? { paths: data.map((p) => path.resolve(p)) } : { corpus: corpus ?? 'sotu' };
 
+const cacheOf = ({ out, dataCache }: RunOptions): string => dataCache ?? path.join(out, 'data');
+
 function build(
   out: string,
   json: unknown,
   origin: string,
-  rest: Pick<RunFile, 'source' | 'tokenizer'>,
+  rest: Pick<RunFile, 'source' | 'tokenizer' | 'dataCache'>,
 ): RunFile {
+  return { out, ...checkedConfig(json, origin), ...rest };
+}
+
+/**
+ * Settings and model of a training file, checked together.
+ * @param origin its name, for messages
+ * @throws UserError naming file and field
+ */
+export function checkedConfig(json: unknown, origin: string): Pick<RunFile, 'config' | 'model'> {
   const config = parseTrainConfig(json, origin);
   const model = modelOf(config, origin);
   if (JSON.stringify(recipeOf(config).linear).includes('"e4m3"')) checkTiles(model, origin);
@@ -108,7 +124,7 @@ function build(
       `${origin}: sequenceLength (${config.sequenceLength}) exceeds the model's max_position_embeddings (${model.max_position_embeddings})`,
     );
   }
-  return { out, config, model, ...rest };
+  return { config, model };
 }
 
 /** The model that a training file names or spells out. */
