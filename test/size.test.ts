@@ -5,8 +5,9 @@ import { describe, expect, it } from 'vitest';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
-/** Lines of a file of code, and of one function. */
+/** Lines of a file of TypeScript; of C++, where one kernel is written for several types; and of one function. */
 const FILE_LINES = 400;
+const NATIVE_FILE_LINES = 550;
 const FUNCTION_LINES = 60;
 
 function filesUnder(folder: string, extensions: readonly string[]): { name: string; lines: string[] }[] {
@@ -37,11 +38,13 @@ function functionLengths(lines: readonly string[]): { line: number; length: numb
 }
 
 describe('size', () => {
-  const code = [...filesUnder('src', ['.ts']), ...filesUnder('native', ['.cc', '.h'])];
+  const source = filesUnder('src', ['.ts']);
+  const tooLong = (files: typeof source, limit: number) =>
+    files.filter(({ lines }) => lines.length > limit).map(({ name, lines }) => `${name}: ${lines.length}`);
 
-  it(`keeps files within ${FILE_LINES} lines`, () => {
-    const long = code.filter(({ lines }) => lines.length > FILE_LINES);
-    expect(long.map(({ name, lines }) => `${name}: ${lines.length}`)).toEqual([]);
+  it(`keeps files within ${FILE_LINES} lines, native ones within ${NATIVE_FILE_LINES}`, () => {
+    expect(tooLong(source, FILE_LINES)).toEqual([]);
+    expect(tooLong(filesUnder('native', ['.cc', '.h']), NATIVE_FILE_LINES)).toEqual([]);
   });
 
   it('finds functions, methods and arrows', () => {
@@ -67,7 +70,7 @@ describe('size', () => {
   });
 
   it(`keeps functions within ${FUNCTION_LINES} lines`, () => {
-    const long = filesUnder('src', ['.ts']).flatMap(({ name, lines }) =>
+    const long = source.flatMap(({ name, lines }) =>
       functionLengths(lines)
         .filter(({ length }) => length > FUNCTION_LINES)
         .map(({ line, length }) => `${name}:${line}: ${length} lines`),
