@@ -1,4 +1,4 @@
-import { duration } from './units.js';
+import { count, duration } from './units.js';
 
 /** How far a piece of work is. */
 export interface Stage {
@@ -30,6 +30,9 @@ export interface ProgressStream {
 /** Redraws of the live line, and plain lines when piped, are at least so many seconds apart. */
 const REDRAW_SECONDS = 0.1;
 const LINE_SECONDS = 10;
+
+/** Larger totals (bytes, as a rule) are shown rounded. */
+const EXACT_BELOW = 1e6;
 
 /** Characters of the bar. */
 const BAR_WIDTH = 20;
@@ -90,7 +93,9 @@ export class ProgressReporter implements Progress {
 
   private line(stage: Stage, now: number, live: boolean): string {
     const known = stage.total > 0;
-    const parts = [known ? `${stage.done}/${stage.total}` : `${stage.done}`, ...(stage.details ?? [])];
+    const spell = stage.total >= EXACT_BELOW ? count : String;
+    const done = known ? `${spell(stage.done)}/${spell(stage.total)}` : `${stage.done}`;
+    const parts = [done, ...(stage.details ?? [])];
     const left = this.secondsLeft(stage, now);
     if (left !== undefined) parts.push(`${duration(left)} left`);
     const head = live && known ? `${this.label} ${bar(stage.done / stage.total)}` : this.label;

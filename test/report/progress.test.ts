@@ -34,6 +34,14 @@ describe('ProgressReporter, piped', () => {
   });
 });
 
+describe('large totals', () => {
+  it('are rounded', () => {
+    const { written, progress } = setup(false);
+    progress.update({ done: 8356, total: 10_761_413 });
+    expect(written).toEqual(['train 8.36 k/10.8 M\n']);
+  });
+});
+
 describe('ProgressReporter, on a terminal', () => {
   it('redraws one line, not more than ten times a second', () => {
     const { written, clock, progress } = setup(true);
