@@ -119,6 +119,6 @@ function groupedWgrad(backend: Backend, operand: Operand, s: Grouped): PreparedC
   const x = quantized(backend, randomTensor(backend, [s.rows, s.k], 'bf16'), operand);
   const dw = randomTensor(backend, [s.experts, s.n, s.k], 'f32');
   const operands = { gradient: operand, input: operand };
-  const run = () => backend.gemmWgrad(dy, x, dw, operands, s.offsets);
+  const run = () => backend.gemmWgrad(dy, x, dw, operands, { offsets: s.offsets });
   return { run, work: { flops: 2 * s.rows * s.n * s.k } };
 }

@@ -115,17 +115,22 @@ export interface Backend {
    * Narrow formats: partial sums of 128 products are scaled and added in FP32 (promotion, N_C = 128 [TR §3.3.2]).
    * All formats combine, except that an fp32 operand multiplies only with an fp32 operand.
    */
-  gemm(a: QuantizedTensor, w: PackedWeight, out: Tensor, options?: { offsets?: Tensor; accumulate?: boolean }): void;
+  gemm(
+    a: QuantizedTensor,
+    w: PackedWeight,
+    out: Tensor,
+    options?: { offsets?: Tensor; accumulate?: boolean },
+  ): void;
   /**
-   * dw[g] += Σ_m dy[m, :]ᵀ x[m, :], f32 [G, N, K]. dy is an activation [M, N]; x as saved by the forward
-   * pass. Both are brought to `operands` in 128×1 tiles along M, from each group's first row [TR §3.3.2].
+   * dw[g] += Σ_m dy[m, :]ᵀ x[m, :], f32 [G, N, K], or = where `overwrite`. dy is an activation [M, N]; x as saved
+   * by the forward pass; rows and groups as in `gemm`. Both are brought to `operands` in 128×1 tiles along M, from each group's first row [TR §3.3.2].
    */
   gemmWgrad(
     dy: Tensor,
     x: QuantizedTensor,
     dw: Tensor,
     operands: { gradient: Operand; input: Operand },
-    offsets?: Tensor,
+    options?: { offsets?: Tensor; overwrite?: boolean },
   ): void;
 
   // ---- Element-wise and row-wise ------------------------------------------------------------------------
@@ -141,7 +146,14 @@ export interface Backend {
   copyColumnsIn(x: Tensor, out: Tensor, column: number): void;
   /** y = x · rsqrt(mean(x²) + eps) · weight; x, y [T, D], weight f32 [D]; inverseRms f32 [T] is kept for backward. */
   rmsNorm(x: Tensor, weight: Tensor, eps: number, y: Tensor, inverseRms: Tensor): void;
-  rmsNormBackward(dy: Tensor, x: Tensor, weight: Tensor, inverseRms: Tensor, dx: Tensor, dweight: Tensor): void;
+  rmsNormBackward(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    inverseRms: Tensor,
+    dx: Tensor,
+    dweight: Tensor,
+  ): void;
   /**
    * Rotates in place. x [T, W]; table f32 [positions, rope/2, 2] of (cos, sin); positions i32 [T].
    * `inverse` turns the other way: the backward pass on dx.
@@ -231,7 +243,13 @@ export interface Backend {
    * logits f32 [T, V], targets i32 [T] (negative: ignored, loss 0) → losses f32 [T] = −log p(target) and, where
    * dlogits (activation [T, V]) is given, (softmax − onehot) · gradientScale, zero on ignored rows.
    */
-  crossEntropy(logits: Tensor, targets: Tensor, losses: Tensor, dlogits: Tensor | undefined, gradientScale: number): void;
+  crossEntropy(
+    logits: Tensor,
+    targets: Tensor,
+    losses: Tensor,
+    dlogits: Tensor | undefined,
+    gradientScale: number,
+  ): void;
   /** out f32 [1] = Σ x², in f64 inside and in a fixed order. Not finite if any element is not. */
   sumOfSquares(x: Tensor, out: Tensor): void;
   /** Decoupled weight decay [arXiv 1711.05101]. parameter, gradient f32; moments f32 or bf16 (rounded to nearest even). */

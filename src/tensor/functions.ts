@@ -90,7 +90,9 @@ export function linear(
       const dy = quantizeNow(tape, y.grad!, recipe.dgrad.gradient);
       const weight = w.packed(recipe.dgrad.weight, true);
       tape.addGradInto(x, (dx, accumulate) => backend.gemm(dy, weight, dx, { ...groups, accumulate }));
-      backend.gemmWgrad(y.grad!, q, w.gradient(), recipe.wgrad, options.offsets);
+      w.addGradient((dw, overwrite) =>
+        backend.gemmWgrad(y.grad!, q, dw, recipe.wgrad, { ...groups, overwrite }),
+      );
     },
   });
   return y;
@@ -209,7 +211,11 @@ export function attention(
     outputs: [o],
     saved: [q, kv, kRope, o, logSumExp],
     backward: () => {
-      const [dq, dkv, dkRope] = [q, kv, kRope].map((t) => tape.alloc(t.shape, t.dtype)) as [Tensor, Tensor, Tensor];
+      const [dq, dkv, dkRope] = [q, kv, kRope].map((t) => tape.alloc(t.shape, t.dtype)) as [
+        Tensor,
+        Tensor,
+        Tensor,
+      ];
       const saved = { q, kv, kRope, o, logSumExp, segments };
       tape.backend.attentionBackward(o.grad!, saved, shape, dq, dkv, dkRope);
       tape.addGrad(q, dq);
@@ -363,7 +369,16 @@ export function crossEntropy(
     const to = Math.min(from + chunk, h.rows);
     tape.scope(() => {
       const part = (t: Tensor) => t.rowsView(from, to);
-      lossOfRows(tape, part(h), head, slice(targets, from, to), recipe, gradientScale, slice(losses, from, to), dh && part(dh));
+      lossOfRows(
+        tape,
+        part(h),
+        head,
+        slice(targets, from, to),
+        recipe,
+        gradientScale,
+        slice(losses, from, to),
+        dh && part(dh),
+      );
       return undefined;
     });
   }
@@ -373,7 +388,11 @@ export function crossEntropy(
   return losses;
 }
 
-const slice = (t: Tensor, from: number, to: number): Tensor => t.reshape([t.size, 1]).rowsView(from, to).reshape([to - from]);
+const slice = (t: Tensor, from: number, to: number): Tensor =>
+  t
+    .reshape([t.size, 1])
+    .rowsView(from, to)
+    .reshape([to - from]);
 
 function lossOfRows(
   tape: Tape,
@@ -393,5 +412,5 @@ function lossOfRows(
   backend.crossEntropy(logits, targets, losses, dlogits, gradientScale);
   if (!dh || !dlogits) return;
   backend.gemm(quantizeNow(tape, dlogits, recipe.dgrad.gradient), head.packed(recipe.dgrad.weight, true), dh);
-  backend.gemmWgrad(dlogits, q, head.gradient(), recipe.wgrad);
+  head.addGradient((dw, overwrite) => backend.gemmWgrad(dlogits, q, dw, recipe.wgrad, { overwrite }));
 }

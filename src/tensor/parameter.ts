@@ -7,7 +7,9 @@ import { type DType, elementBytes, elementCount, Tensor } from './tensor.js';
  * when first used after the values changed.
  */
 export class Parameter {
-  grad: Tensor | undefined;
+  private accumulator: Tensor | undefined;
+  /** Whether the accumulator's content is void and counts as zero. */
+  private isClear = true;
   private readonly packs = new Map<string, { packed: PackedWeight; stale: boolean }>();
 
   constructor(
@@ -18,13 +20,29 @@ export class Parameter {
     private readonly backend: Backend,
   ) {}
 
-  /** The gradient accumulator, zero-filled on first use. */
+  /** The gradient accumulator f32, as large as the value. */
   gradient(): Tensor {
-    if (!this.grad) {
-      this.grad = allocate(this.backend, this.value.shape, 'f32');
-      this.backend.fill(this.grad, 0);
-    }
-    return this.grad;
+    this.addGradient((accumulator, overwrite) => {
+      if (overwrite) this.backend.fill(accumulator, 0);
+    });
+    return this.accumulator!;
+  }
+
+  /** Lets `write` add to the gradient; where `overwrite`, what it finds is void and it writes instead. */
+  addGradient(write: (accumulator: Tensor, overwrite: boolean) => void): void {
+    this.accumulator ??= allocate(this.backend, this.value.shape, 'f32');
+    write(this.accumulator, this.isClear);
+    this.isClear = false;
+  }
+
+  /** Makes the gradient zero; the memory is written when it is next used. */
+  clearGradient(): void {
+    this.isClear = true;
+  }
+
+  /** Bytes of the gradient accumulator, once there is one. */
+  get gradientBytes(): number {
+    return this.accumulator?.data.byteLength ?? 0;
   }
 
   /** The weight packed for the forward product or, `transposed`, for Dgrad. */
@@ -48,7 +66,8 @@ export class Parameter {
   /** Bytes of all packed copies. */
   get packedBytes(): number {
     let bytes = 0;
-    for (const { packed } of this.packs.values()) bytes += packed.data.data.byteLength + (packed.scales?.data.byteLength ?? 0);
+    for (const { packed } of this.packs.values())
+      bytes += packed.data.data.byteLength + (packed.scales?.data.byteLength ?? 0);
     return bytes;
   }
 

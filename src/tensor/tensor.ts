@@ -63,7 +63,11 @@ export class Tensor {
   /** Rows `from`..`to` of the flattened [rows, cols] matrix, sharing memory. */
   rowsView(from: number, to: number): Tensor {
     const cols = this.cols;
-    return new Tensor([to - from, cols], this.dtype, this.data.subarray(from * cols, to * cols) as TensorData);
+    return new Tensor(
+      [to - from, cols],
+      this.dtype,
+      this.data.subarray(from * cols, to * cols) as TensorData,
+    );
   }
 
   /** A tensor over fresh or given memory. */

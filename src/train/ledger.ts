@@ -39,13 +39,20 @@ export function measureLedger(trainer: Trainer): Ledger {
   let [parameters, gradients, moments, packedWeights] = [0, 0, 0, 0];
   for (const p of trainer.model.parameters.values()) {
     parameters += p.value.data.byteLength;
-    gradients += p.grad?.data.byteLength ?? 0;
+    gradients += p.gradientBytes;
     packedWeights += p.packedBytes;
   }
   for (const { bias } of trainer.model.routers.values()) parameters += bias.data.byteLength;
   for (const { m, v } of trainer.optimizer.moments.values()) moments += m.data.byteLength + v.data.byteLength;
   const activations = trainer.pool.reservedBytes;
-  return { parameters, gradients, moments, packedWeights, activations, total: parameters + gradients + moments + packedWeights + activations };
+  return {
+    parameters,
+    gradients,
+    moments,
+    packedWeights,
+    activations,
+    total: parameters + gradients + moments + packedWeights + activations,
+  };
 }
 
 /** A batch of one micro-batch's shape; its content does not matter to a backend that counts. */

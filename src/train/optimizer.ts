@@ -70,6 +70,6 @@ export class Optimizer {
   }
 
   clearGradients(): void {
-    for (const p of this.parameters.values()) this.backend.fill(p.gradient(), 0);
+    for (const p of this.parameters.values()) p.clearGradient();
   }
 }

@@ -134,7 +134,7 @@ describe('products are those of the dequantised operands', () => {
       const [dy, x] = [data.rough([rows, width]), data.rough([rows, depth])];
       const dw = Tensor.zeros([3, width, depth], 'f32');
       const saved = quantized(x, operand('fp32'));
-      backend.gemmWgrad(dy, saved, dw, { gradient: op, input: op }, Tensor.i32(bounds));
+      backend.gemmWgrad(dy, saved, dw, { gradient: op, input: op }, { offsets: Tensor.i32(bounds) });
       for (const g of [0, 1, 2]) {
         const part = dw.reshape([3 * width, depth]).rowsView(g * width, (g + 1) * width);
         const group = (t: Tensor) => rounded(turned(t.rowsView(bounds[g]!, bounds[g + 1]!)), op);

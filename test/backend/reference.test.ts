@@ -281,7 +281,7 @@ function checkLinear(offsets: Tensor | undefined, [n, k]: [number, number], rows
   const [dx, dw] = [like(x), like(w)];
   const options = offsets ? { offsets } : {};
   backend.gemm(operandOf(dy), pack(w, true), dx, options);
-  backend.gemmWgrad(dy, operandOf(x), dw, { gradient: FP32, input: FP32 }, offsets);
+  backend.gemmWgrad(dy, operandOf(x), dw, { gradient: FP32, input: FP32 }, options);
   const loss = () => {
     backend.gemm(operandOf(x), pack(w, false), y, options);
     return inner(y, dy);

@@ -8,6 +8,7 @@ import { SafetensorsReader } from '../../src/model/safetensors.js';
 import type { Batch } from '../../src/model/transformer.js';
 import { RECIPES } from '../../src/spec/precision.js';
 import type { Backend } from '../../src/tensor/backend.js';
+import type { Parameter } from '../../src/tensor/parameter.js';
 import { Pool } from '../../src/tensor/pool.js';
 import { Tape } from '../../src/tensor/tape.js';
 import { Tensor } from '../../src/tensor/tensor.js';
@@ -107,16 +108,13 @@ const mean = (losses: Tensor, targets: Tensor): number =>
   (targets.data as Int32Array).filter((t) => t >= 0).length;
 
 /** Our gradient under a transformers name: gate_proj and up_proj are the halves of gate_up_proj. */
-function gradientOf(
-  parameters: ReadonlyMap<string, { grad: Tensor | undefined }>,
-  name: string,
-): ArrayLike<number> {
-  const direct = parameters.get(name)?.grad;
-  if (direct) return direct.data;
-  const fused = parameters.get(name.replace(/(gate|up)_proj\.weight$/, 'gate_up_proj.weight'))?.grad;
+function gradientOf(parameters: ReadonlyMap<string, Parameter>, name: string): ArrayLike<number> {
+  const direct = parameters.get(name);
+  if (direct) return direct.gradient().data;
+  const fused = parameters.get(name.replace(/(gate|up)_proj\.weight$/, 'gate_up_proj.weight'));
   if (!fused) throw new Error(`no gradient for ${name}`);
-  const half = fused.size / 2;
-  return name.endsWith('gate_proj.weight') ? fused.data.subarray(0, half) : fused.data.subarray(half);
+  const { data, size } = fused.gradient();
+  return name.endsWith('gate_proj.weight') ? data.subarray(0, size / 2) : data.subarray(size / 2);
 }
 
 /** All elements within `tolerance` of the largest magnitude expected. */

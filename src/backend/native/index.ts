@@ -81,7 +81,7 @@ function linearOps(
         accumulate,
         offsets?.data,
       ),
-    gemmWgrad: (dy, x, dw, { gradient, input }, offsets) =>
+    gemmWgrad: (dy, x, dw, { gradient, input }, { offsets, overwrite = false } = {}) =>
       kernels.gemmWgrad(
         dy.data,
         x.codes.data,
@@ -96,7 +96,7 @@ function linearOps(
         SCALE_CODES[input.scale],
         dw.data,
         offsets?.data,
-        true,
+        !overwrite,
       ),
   };
 }

@@ -134,12 +134,13 @@ export function gemmWgrad(
   x: QuantizedTensor,
   dw: Tensor,
   operands: { gradient: Operand; input: Operand },
-  offsets?: Tensor,
+  options: { offsets?: Tensor; overwrite?: boolean } = {},
 ): void {
   const upstream = read(dy);
   const input = operandValues(x);
   const gradient = read(dw);
-  const bounds = boundsOf(offsets, dy.rows);
+  if (options.overwrite) gradient.fill(0);
+  const bounds = boundsOf(options.offsets, dy.rows);
   const size = dy.cols * x.codes.cols;
   const promote = isNarrow(operands.gradient) || isNarrow(operands.input);
   for (let g = 0; g + 1 < bounds.length; g++) {

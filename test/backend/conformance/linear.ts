@@ -273,13 +273,19 @@ function* wgrads(): Generator<Case> {
   for (const formats of WGRADS) {
     for (const sizes of SIZES) {
       for (const dtype of ['f32', 'bf16'] as const) {
-        yield wgradCase(formats, sizes, dtype);
+        yield wgradCase(formats, sizes, dtype, false);
       }
+      yield wgradCase(formats, sizes, 'bf16', true);
     }
   }
 }
 
-function wgradCase([saved, gradient, input]: [string, string, string], sizes: Sizes, dtype: DType): Case {
+function wgradCase(
+  [saved, gradient, input]: [string, string, string],
+  sizes: Sizes,
+  dtype: DType,
+  overwrite: boolean,
+): Case {
   const data = new Data(204);
   const { m, n, k, offsets } = sizes;
   const groups = offsets ? offsets.length - 1 : 1;
@@ -289,17 +295,18 @@ function wgradCase([saved, gradient, input]: [string, string, string], sizes: Si
   const x = quantized(data.rough([m, k]), savedType);
   const before = data.normal([groups, n, k]);
   const bounds = offsets && Tensor.i32(offsets);
+  const options = { overwrite, ...(bounds && { offsets: bounds }) };
   return {
     op: 'gemmWgrad',
-    name: `dy ${dtype} as ${gradient}, x ${saved} as ${input}, ${sizeName(sizes)}`,
+    name: `dy ${dtype} as ${gradient}, x ${saved} as ${input}, ${sizeName(sizes)}${overwrite ? ', overwriting' : ''}`,
     inputs: { dy, ...partsOf('x', x), ...(bounds && { offsets: bounds }) },
     outputs: { dw: before },
-    run: (on, t) => on.gemmWgrad(t.dy!, quantizedOf(t, 'x', savedType), t.dw!, operands, t.offsets),
+    run: (on, t) => on.gemmWgrad(t.dy!, quantizedOf(t, 'x', savedType), t.dw!, operands, options),
     tolerance: () => {
       // As for gemm, over the m rows; both operands may have been rounded up, by 2^-2 at most.
       const sums = Tensor.f32(before.shape, before.data.map(Math.abs) as Float32Array);
       const left = Tensor.f32(dy.shape, valuesOf(dy).map(Math.abs));
-      referenceBackend.gemmWgrad(left, magnitudes(x), sums, { gradient: FP32, input: FP32 }, bounds);
+      referenceBackend.gemmWgrad(left, magnitudes(x), sums, { gradient: FP32, input: FP32 }, options);
       return { dw: sums.data.map((sum) => (m + 8) * ULP * 1.25 ** 2 * sum) as Float32Array };
     },
   };
