@@ -223,6 +223,12 @@ FATHOM_INLINE void store(int32_t* p, i32x16 x) {
 
 /// Zero-extends sixteen uint16.
 FATHOM_INLINE i32x16 widen16(const uint16_t* p) {
+#if defined(__AVX512F__)
+  return {(ni32)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p))};
+#elif defined(__AVX2__)
+  return {{(ni32)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)),
+           (ni32)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(p + 8)))}};
+#else
   i32x16 r;
   FATHOM_EACH_PART {
     nu16 half;
@@ -230,6 +236,7 @@ FATHOM_INLINE i32x16 widen16(const uint16_t* p) {
     r.p[part] = (ni32)__builtin_convertvector(half, nu32);
   }
   return r;
+#endif
 }
 /// Stores the low 16 bits of each lane; the lanes must be below 2^16.
 FATHOM_INLINE void narrow16(uint16_t* p, i32x16 x) {
