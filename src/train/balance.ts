@@ -29,7 +29,8 @@ export class LoadBalancer {
     for (const [layer, { bias }] of this.routers) {
       const counts = this.counts.get(layer)!;
       const mean = counts.reduce((a, b) => a + b, 0) / counts.length;
-      for (let e = 0; e < counts.length; e++) bias.data[e] = bias.data[e]! + gamma * Math.sign(mean - counts[e]!);
+      for (let e = 0; e < counts.length; e++)
+        bias.data[e] = bias.data[e]! + gamma * Math.sign(mean - counts[e]!);
       loads.push({ layer, counts: counts.slice() });
       counts.fill(0);
     }

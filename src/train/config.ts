@@ -25,7 +25,11 @@ export const trainSchema = z.strictObject({
   /** Linear warm-up. */
   warmupSteps: z.int().nonnegative(),
   /** Cosine decay from the peak to this share of it at the last step; the report ends at 7.3e-6/2.2e-4 = 1/30. */
-  finalLearningRate: z.number().min(0).max(1).default(1 / 30),
+  finalLearningRate: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(1 / 30),
   beta1: z.number().min(0).lt(1).default(0.9),
   beta2: z.number().min(0).lt(1).default(0.95),
   epsilon: z.number().positive().default(1e-8),

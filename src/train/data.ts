@@ -5,7 +5,13 @@ import { withFileErrors } from '../files.js';
 import type { Batch } from '../model/transformer.js';
 import type { Ui } from '../report/ui.js';
 import { Tensor } from '../tensor/tensor.js';
-import { type PackedBatch, type PackingOptions, type PackingState, TrainingBatches, validationBatches } from '../text/batches.js';
+import {
+  type PackedBatch,
+  type PackingOptions,
+  type PackingState,
+  TrainingBatches,
+  validationBatches,
+} from '../text/batches.js';
 import { trainBpe } from '../text/bpe.js';
 import { type CorpusSource, readDocuments } from '../text/corpus.js';
 import { type PreparedCorpus, prepareCorpus } from '../text/prepare.js';
@@ -99,7 +105,12 @@ function copyTokenizer(from: string, to: string): void {
 }
 
 /** Byte-level BPE of so many tokens, learned from the corpus and saved in the folder `out`. */
-export async function trainTokenizer(source: CorpusSource, vocabSize: number, out: string, ui: Ui): Promise<void> {
+export async function trainTokenizer(
+  source: CorpusSource,
+  vocabSize: number,
+  out: string,
+  ui: Ui,
+): Promise<void> {
   const progress = ui.progress('tokenizer');
   const vocabulary = await trainBpe(readDocuments(source), {
     vocabSize,

@@ -58,11 +58,14 @@ export function openRun(options: RunOptions): RunFile {
   const file = path.join(options.out, FILE);
   const exists = fs.existsSync(file);
   if (options.resume) {
-    if (!exists) throw new UserError(`${options.out} holds no run to resume (${FILE} is missing); leave out --resume`);
+    if (!exists)
+      throw new UserError(`${options.out} holds no run to resume (${FILE} is missing); leave out --resume`);
     return reopen(options, file);
   }
   if (exists) {
-    throw new UserError(`${options.out} already holds a run; go on with it by --resume, or choose another --out`);
+    throw new UserError(
+      `${options.out} already holds a run; go on with it by --resume, or choose another --out`,
+    );
   }
   const json = withOverrides(baseConfig(options), options);
   const run = build(options.out, json, options.configFile ?? `preset ${options.preset ?? 'mini'}`, {
@@ -82,13 +85,18 @@ function reopen(options: RunOptions, file: string): RunFile {
   const { config, source, tokenizer } = parsed.data;
   const run = build(options.out, config, file, { source, tokenizer, dataCache: cacheOf(options) });
   const named = options.preset !== undefined || options.configFile !== undefined;
-  const given = parseTrainConfig(withOverrides(named ? baseConfig(options) : config, options), 'the command line');
+  const given = parseTrainConfig(
+    withOverrides(named ? baseConfig(options) : config, options),
+    'the command line',
+  );
   const changed = Object.keys(given).filter((key) => differ(given, run.config, key));
   if (options.corpus !== undefined || options.data?.length) {
     if (JSON.stringify(sourceOf(options)) !== JSON.stringify(source)) changed.push('corpus or data');
   }
   if (changed.length > 0) {
-    throw new UsageError(`--resume goes on with the settings in ${file}, but ${changed.join(', ')} differ; leave them out`);
+    throw new UsageError(
+      `--resume goes on with the settings in ${file}, but ${changed.join(', ')} differ; leave them out`,
+    );
   }
   return run;
 }
@@ -131,7 +139,10 @@ export function checkedConfig(json: unknown, origin: string): Pick<RunFile, 'con
 export function modelOf({ model }: TrainConfig, origin: string): ModelConfig {
   if (typeof model !== 'string') return parseModelConfig(model, `${origin}, model`);
   const preset = MODEL_PRESETS[model as ModelPreset];
-  if (!preset) throw new UserError(`${origin}: unknown model "${model}"; known are ${Object.keys(MODEL_PRESETS).join(', ')}`);
+  if (!preset)
+    throw new UserError(
+      `${origin}: unknown model "${model}"; known are ${Object.keys(MODEL_PRESETS).join(', ')}`,
+    );
   return parseModelConfig(preset, `preset ${model}`);
 }
 
@@ -148,12 +159,20 @@ function baseConfig({ preset, configFile }: RunOptions): Record<string, unknown>
 }
 
 /** Flags of the command line win over the file. */
-function withOverrides(json: Record<string, unknown>, { steps, precision, seed }: RunOptions): Record<string, unknown> {
+function withOverrides(
+  json: Record<string, unknown>,
+  { steps, precision, seed }: RunOptions,
+): Record<string, unknown> {
   const given = Object.entries({ steps, precision, seed }).filter(([, value]) => value !== undefined);
   return { ...json, ...Object.fromEntries(given) };
 }
 
 function writeRun(file: string, run: RunFile, config: unknown): void {
-  const json = { version: 1, config, source: run.source, ...(run.tokenizer ? { tokenizer: run.tokenizer } : {}) };
+  const json = {
+    version: 1,
+    config,
+    source: run.source,
+    ...(run.tokenizer ? { tokenizer: run.tokenizer } : {}),
+  };
   writeFileAtomicallySync(file, (fd) => writeFully(fd, Buffer.from(`${JSON.stringify(json, null, 2)}\n`), 0));
 }

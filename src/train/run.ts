@@ -2,13 +2,13 @@ import path from 'node:path';
 import { peakFlops } from '../backend/peak.js';
 import { selectBackend } from '../backend/select.js';
 import { UserError } from '../errors.js';
-import type { Progress } from '../report/progress.js';
-import type { Ui } from '../report/ui.js';
-import { rate } from '../report/units.js';
 import { initialise } from '../model/initialise.js';
 import { saveModel } from '../model/load.js';
 import { countParameters } from '../model/parameters.js';
 import { trainingFlops } from '../plan/flops.js';
+import type { Progress } from '../report/progress.js';
+import type { Ui } from '../report/ui.js';
+import { rate } from '../report/units.js';
 import type { Backend } from '../tensor/backend.js';
 import { recipeOf, type TrainConfig, tokensPerStep } from './config.js';
 import { TrainingData } from './data.js';
@@ -123,10 +123,15 @@ class Session {
 
   /** Fresh weights, or the newest whole checkpoint. */
   private restore(resume: boolean): void {
-    const saved = resume ? restoreLatest(this.checkpoints, this.trainer, (line) => this.progress.note(line)) : undefined;
+    const saved = resume
+      ? restoreLatest(this.checkpoints, this.trainer, (line) => this.progress.note(line))
+      : undefined;
     if (saved) this.data.restore(saved.data);
     else initialise(this.trainer.model, this.config.seed);
-    if (resume) this.progress.note(saved ? `resuming after step ${saved.step}` : 'no checkpoint yet; starting from step 0');
+    if (resume)
+      this.progress.note(
+        saved ? `resuming after step ${saved.step}` : 'no checkpoint yet; starting from step 0',
+      );
   }
 
   private oneStep(): void {
@@ -153,7 +158,10 @@ class Session {
     this.progress.note(`step ${result.step + 1} is not counted: ${result.nonFinite}`);
     const verdict = this.health.judge(false);
     if (verdict === 'continue') return;
-    const saved = verdict === 'rollback' ? restoreLatest(this.checkpoints, this.trainer, (line) => this.progress.note(line)) : undefined;
+    const saved =
+      verdict === 'rollback'
+        ? restoreLatest(this.checkpoints, this.trainer, (line) => this.progress.note(line))
+        : undefined;
     if (!saved) {
       throw new UserError(
         `${this.run.out}: training does not recover from values that are not finite (${result.nonFinite}); ` +
@@ -162,14 +170,18 @@ class Session {
     }
     this.metrics.rewind(saved.step);
     this.board.rewind(saved.step);
-    this.progress.note(`three bad steps in a row: back to the checkpoint of step ${saved.step}, skipping their data`);
+    this.progress.note(
+      `three bad steps in a row: back to the checkpoint of step ${saved.step}, skipping their data`,
+    );
   }
 
   private validate(): number {
     const loss = this.trainer.validate(this.data.validation());
     this.metrics.append({ step: this.trainer.step, validationLoss: loss });
     this.board.scalars(this.trainer.step, { 'loss/validation': loss });
-    this.progress.note(`step ${this.trainer.step}: validation loss ${loss.toFixed(4)} (perplexity ${Math.exp(loss).toFixed(1)})`);
+    this.progress.note(
+      `step ${this.trainer.step}: validation loss ${loss.toFixed(4)} (perplexity ${Math.exp(loss).toFixed(1)})`,
+    );
     return loss;
   }
 
@@ -182,7 +194,14 @@ class Session {
     const values = { loss, balanceLoss, gradientNorm, learningRate, maxLoadViolation, tokensPerSecond };
     this.metrics.append({ step, ...values, mtpLoss, seconds: (performance.now() - this.started) / 1000 });
     const mtp = Object.fromEntries(mtpLoss.map((value, k) => [`loss/mtp${k + 1}`, value]));
-    this.board.scalars(step, { 'loss/train': loss, ...mtp, gradientNorm, learningRate, maxLoadViolation, tokensPerSecond });
+    this.board.scalars(step, {
+      'loss/train': loss,
+      ...mtp,
+      gradientNorm,
+      learningRate,
+      maxLoadViolation,
+      tokensPerSecond,
+    });
   }
 
   private result(validation: number): TrainResult {
@@ -195,13 +214,21 @@ class Session {
       out: this.run.out,
       steps: trainer.step,
       ended: trainer.step === this.config.steps ? 'complete' : this.signalled ? 'signal' : 'stop-after',
-      loss: { first: curve[0] ?? Number.NaN, final: recent.reduce((a, b) => a + b, 0) / recent.length, validation },
+      loss: {
+        first: curve[0] ?? Number.NaN,
+        final: recent.reduce((a, b) => a + b, 0) / recent.length,
+        validation,
+      },
       tokensPerSecond,
       mfu: peak ? (tokensPerSecond * trainingFlops(this.run.model, this.config.sequenceLength)) / peak : null,
       peakBytes: process.resourceUsage().maxRSS * 1024,
       seconds: (performance.now() - this.started) / 1000,
       parameters: { total: total + mtp.total, active: active + mtp.active },
-      memory: { predicted: this.predicted, measured: measureLedger(trainer), runtimeBytes: this.runtimeBytes },
+      memory: {
+        predicted: this.predicted,
+        measured: measureLedger(trainer),
+        runtimeBytes: this.runtimeBytes,
+      },
       curve,
     };
   }

@@ -4,7 +4,12 @@ import path from 'node:path';
 import { z } from 'zod';
 import { UserError } from '../errors.js';
 import { readJsonFile, withFileErrors, writeFileAtomicallySync, writeFully } from '../files.js';
-import { SafetensorsReader, type StoredType, type TensorToWrite, writeSafetensors } from '../model/safetensors.js';
+import {
+  SafetensorsReader,
+  type StoredType,
+  type TensorToWrite,
+  writeSafetensors,
+} from '../model/safetensors.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Trainer } from './trainer.js';
 
@@ -61,7 +66,9 @@ export function saveState(root: string, trainer: Trainer, data: unknown, keep: n
   }));
   writeSafetensors(path.join(temporary, TENSORS), tensors);
   const state = { version: 1, step: trainer.step, data, sha256: sha256(path.join(temporary, TENSORS)) };
-  writeFileAtomicallySync(path.join(temporary, JSON_FILE), (fd) => writeFully(fd, Buffer.from(JSON.stringify(state)), 0));
+  writeFileAtomicallySync(path.join(temporary, JSON_FILE), (fd) =>
+    writeFully(fd, Buffer.from(JSON.stringify(state)), 0),
+  );
   withFileErrors('write', folder, () => {
     fs.rmSync(folder, { recursive: true, force: true });
     fs.renameSync(temporary, folder);
@@ -87,7 +94,11 @@ export function listStates(root: string): { step: number; folder: string }[] {
  * @param notice is told of each damaged one that is passed over
  * @returns undefined where there is none
  */
-export function restoreLatest(root: string, trainer: Trainer, notice: (line: string) => void): SavedState | undefined {
+export function restoreLatest(
+  root: string,
+  trainer: Trainer,
+  notice: (line: string) => void,
+): SavedState | undefined {
   for (const { folder } of listStates(root)) {
     try {
       return restoreState(folder, trainer);
@@ -118,7 +129,9 @@ function readTensors(file: string, tensors: Map<string, Tensor>): void {
     for (const [name, tensor] of tensors) {
       const entry = reader.entry(name);
       if (entry.dtype !== STORED[tensor.dtype] || entry.shape.join() !== tensor.shape.join()) {
-        throw new UserError(`tensor ${name} is ${entry.dtype} [${entry.shape}], the run needs ${STORED[tensor.dtype]} [${tensor.shape}]`);
+        throw new UserError(
+          `tensor ${name} is ${entry.dtype} [${entry.shape}], the run needs ${STORED[tensor.dtype]} [${tensor.shape}]`,
+        );
       }
     }
     for (const [name, tensor] of tensors) bytesOf(tensor).set(reader.read(name));
@@ -132,7 +145,8 @@ function sha256(file: string): string {
   const descriptor = withFileErrors('read', file, () => fs.openSync(file, 'r'));
   try {
     const chunk = new Uint8Array(1 << 22);
-    for (let n = fs.readSync(descriptor, chunk); n > 0; n = fs.readSync(descriptor, chunk)) hash.update(chunk.subarray(0, n));
+    for (let n = fs.readSync(descriptor, chunk); n > 0; n = fs.readSync(descriptor, chunk))
+      hash.update(chunk.subarray(0, n));
     return hash.digest('hex');
   } finally {
     fs.closeSync(descriptor);

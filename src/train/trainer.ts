@@ -115,7 +115,8 @@ export class Trainer {
   }
 
   private summarise(sums: { loss: number; mtpLoss: number[] }[]): StepResult {
-    const add = (pick: (s: { loss: number; mtpLoss: number[] }) => number) => sums.reduce((a, s) => a + pick(s), 0);
+    const add = (pick: (s: { loss: number; mtpLoss: number[] }) => number) =>
+      sums.reduce((a, s) => a + pick(s), 0);
     const routers = [...this.model.routers.values()];
     return {
       step: this.step,
