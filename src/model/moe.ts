@@ -1,7 +1,8 @@
 import type { ModelConfig } from '../spec/model.js';
 import type { LinearRecipe } from '../spec/precision.js';
 import type { RouterShape } from '../tensor/backend.js';
-import { add, linear, permute, route, swiglu, unpermute } from '../tensor/functions.js';
+import { permute, route, unpermute } from '../tensor/expert-functions.js';
+import { add, linear, swiglu } from '../tensor/functions.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Context, RouterState, Weights } from './context.js';
 

@@ -1,5 +1,5 @@
 import type { LinearRecipe, Operand } from '../spec/precision.js';
-import type { AttentionShape, QuantizedTensor, RopeLayout, RouterShape } from './backend.js';
+import type { AttentionShape, QuantizedTensor, RopeLayout } from './backend.js';
 import type { Parameter } from './parameter.js';
 import { quantizedShapes } from './quantized.js';
 import type { Tape } from './tape.js';
@@ -7,7 +7,7 @@ import type { DType, Tensor } from './tensor.js';
 
 /**
  * Differentiable functions: each calls an op of the backend and records on the tape how to go back.
- * Legend as in `backend.ts`: T tokens, D hidden size, E experts, K experts per token, R = T·K dispatched rows.
+ * Those of the mixture of experts are in `expert-functions.ts`. Legend as in `backend.ts`: T tokens, D hidden size.
  */
 
 const IDENTITY: Record<string, DType> = { fp32: 'f32', bf16: 'bf16' };
@@ -43,7 +43,10 @@ function quantize(tape: Tape, x: Tensor, operand: Operand): QuantizedTensor {
   if (isIdentity(x, operand)) return { operand, codes: x, scales: undefined };
   const key = `${operand.format}/${operand.scale}`;
   let known = operandsOf.get(x);
-  if (!known) operandsOf.set(x, (known = new Map()));
+  if (!known) {
+    known = new Map();
+    operandsOf.set(x, known);
+  }
   const made = known.get(key);
   if (made) return made;
   const q = quantizeNow(tape, x, operand);
@@ -250,86 +253,6 @@ export function swiglu(tape: Tape, gu: Tensor, cache: Operand): Tensor {
     },
   });
   return h;
-}
-
-/** Rows of dispatch: which token each row comes from and where each choice of a token lies. */
-export interface Dispatch {
-  /** i32 [E+1] rows of each expert. */
-  offsets: Tensor;
-  /** i32 [R]. */
-  source: Tensor;
-  /** i32 [T, K]. */
-  slot: Tensor;
-}
-
-/** Choice of experts: ids i32 [T, K] and their weights f32 [T, K], differentiable through the weights. */
-export function route(
-  tape: Tape,
-  logits: Tensor,
-  bias: Tensor,
-  shape: RouterShape,
-  balance: { sequences: Tensor; factor: number; loss: Tensor; load: Tensor },
-): { weights: Tensor; dispatch: Dispatch } {
-  const { backend } = tape;
-  const tokens = logits.rows;
-  const ids = tape.alloc([tokens, shape.topK], 'i32');
-  const weights = tape.alloc([tokens, shape.topK], 'f32');
-  backend.route(logits, bias, shape, ids, weights, balance.load);
-  const dispatch = {
-    offsets: tape.alloc([shape.experts + 1], 'i32'),
-    source: tape.alloc([tokens * shape.topK], 'i32'),
-    slot: tape.alloc([tokens, shape.topK], 'i32'),
-  };
-  backend.dispatchPlan(ids, dispatch.offsets, dispatch.source, dispatch.slot);
-  tape.record({
-    name: 'route',
-    outputs: [weights],
-    saved: [logits, ids, dispatch.offsets, dispatch.source, dispatch.slot],
-    backward: () => {
-      const dlogits = tape.alloc(logits.shape, 'f32');
-      const saved = { logits, ids, sequences: balance.sequences };
-      backend.routeBackward(weights.grad!, saved, shape, balance.factor, dlogits, balance.loss);
-      tape.addGrad(logits, dlogits);
-    },
-  });
-  return { weights, dispatch };
-}
-
-/** Rows of x [T, D] in the order of their experts → [R, D]. */
-export function permute(tape: Tape, x: Tensor, dispatch: Dispatch): Tensor {
-  const rows = tape.alloc([dispatch.source.size, x.cols], x.dtype);
-  const forward = () => tape.backend.permute(x, dispatch.source, rows);
-  forward();
-  tape.record({
-    name: 'permute',
-    outputs: [rows],
-    saved: [dispatch.slot],
-    backward: () => {
-      const dx = tape.alloc(x.shape, x.dtype);
-      tape.backend.unpermute(rows.grad!, dispatch.slot, undefined, dx);
-      tape.addGrad(x, dx);
-    },
-  });
-  return rows;
-}
-
-/** y[t] = Σ_k weights[t,k]·rows[slot[t,k]]: rows [R, D] back to tokens [T, D]. */
-export function unpermute(tape: Tape, rows: Tensor, weights: Tensor, dispatch: Dispatch): Tensor {
-  const y = tape.alloc([weights.rows, rows.cols], rows.dtype);
-  tape.backend.unpermute(rows, dispatch.slot, weights, y);
-  tape.record({
-    name: 'unpermute',
-    outputs: [y],
-    saved: [rows, weights, dispatch.slot],
-    backward: () => {
-      const drows = tape.alloc(rows.shape, rows.dtype);
-      const dweights = tape.alloc(weights.shape, 'f32');
-      tape.backend.unpermuteBackward(y.grad!, rows, dispatch.slot, weights, drows, dweights);
-      tape.addGrad(rows, drows);
-      tape.addGrad(weights, dweights);
-    },
-  });
-  return y;
 }
 
 /** ids i32 [T] → rows of the table, in `dtype` [T, D]. */
