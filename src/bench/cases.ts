@@ -5,6 +5,7 @@ import type { Backend, PackedWeight, QuantizedTensor } from '../tensor/backend.j
 import { allocate } from '../tensor/parameter.js';
 import { quantizedShapes } from '../tensor/quantized.js';
 import type { DType, Tensor } from '../tensor/tensor.js';
+import type { Traffic } from './machine.js';
 
 /** One kernel on one shape. */
 export interface KernelCase {
@@ -20,7 +21,7 @@ export interface KernelCase {
 export interface PreparedCase {
   run(): void;
   /** What one run does at least: products, or memory traffic of operands too large for a cache. */
-  work: { flops: number } | { read: number; written: number };
+  work: { flops: number } | Traffic;
 }
 
 /** Formats of the operands under comparison. */

@@ -127,7 +127,7 @@ export function judge(
   ceilings: Ceilings,
 ): KernelResult {
   const compute = 'flops' in work;
-  const amount = compute ? work.flops : work.read + work.written;
+  const amount = compute ? work.flops : work.read + work.written + (work.updated ?? 0);
   const atBest = compute ? work.flops / matrixPeak(ceilings) : memorySeconds(ceilings, work);
   const share = atBest / seconds.median;
   return {

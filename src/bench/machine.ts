@@ -63,11 +63,21 @@ export function highest(a: Ceilings, b: Ceilings): Ceilings {
 /** FLOP per second of the fastest BF16 unit. */
 export const matrixPeak = ({ dotbf16, amxbf16 }: Ceilings): number => Math.max(dotbf16, amxbf16);
 
+/** Bytes that a kernel moves between memory and caches. */
+export interface Traffic {
+  read: number;
+  /** Written to memory that it does not read. */
+  written: number;
+  /** Written back where they were read; counted in `read` as well. */
+  updated?: number;
+}
+
 /**
- * Seconds that memory needs at least for so many bytes read and written. The rate of writing follows from a copy:
- * each byte copied is one read and one written, 2/copy = 1/read + 1/write.
+ * Seconds that memory needs at least for this traffic. The rate of writing follows from a copy: each byte copied is one
+ * read and one written, 2/copy = 1/read + 1/write. A cache reads a line before it writes into it, so that what is
+ * updated in place costs half of that.
  */
-export function memorySeconds({ read, copy }: Ceilings, bytes: { read: number; written: number }): number {
+export function memorySeconds({ read, copy }: Ceilings, traffic: Traffic): number {
   const perWritten = Math.max(2 / copy - 1 / read, 0);
-  return bytes.read / read + bytes.written * perWritten;
+  return traffic.read / read + (traffic.written + (traffic.updated ?? 0) / 2) * perWritten;
 }

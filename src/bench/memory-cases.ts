@@ -10,6 +10,7 @@ import {
   type PreparedCase,
   randomTensor,
 } from './cases.js';
+import type { Traffic } from './machine.js';
 
 /** Elements of the operands: large enough that they come from memory. */
 const ROWS = 16384;
@@ -39,11 +40,15 @@ export function memoryCases(): KernelCase[] {
   ];
 }
 
-/** Work of a kernel that reads and writes each of these tensors once. */
-const traffic = (read: readonly Tensor[], written: readonly Tensor[]) => ({
-  read: read.reduce((n, t) => n + bytesOf(t), 0),
-  written: written.reduce((n, t) => n + bytesOf(t), 0),
-});
+/** Traffic of a kernel that reads and writes each of these tensors once. */
+const traffic = (
+  read: readonly Tensor[],
+  written: readonly Tensor[],
+  updated: readonly Tensor[] = [],
+): Traffic => {
+  const sum = (tensors: readonly Tensor[]) => tensors.reduce((n, t) => n + bytesOf(t), 0);
+  return { read: sum(read), written: sum(written), updated: sum(updated) };
+};
 
 function adamw(b: Backend): PreparedCase {
   const shape = [ROWS, COLS / 2];
@@ -61,7 +66,7 @@ function adamw(b: Backend): PreparedCase {
     biasCorrection1: 0.1,
     biasCorrection2: 0.05,
   };
-  return { run: () => b.adamw(p, g, m, v, step), work: traffic([p, g, m, v], [p, m, v]) };
+  return { run: () => b.adamw(p, g, m, v, step), work: traffic([p, g, m, v], [], [p, m, v]) };
 }
 
 function quantize(b: Backend): PreparedCase {

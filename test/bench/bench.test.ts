@@ -20,6 +20,8 @@ describe('rooflines', () => {
     expect(memorySeconds(CEILINGS, { read: 4e10, written: 4e10 })).toBeCloseTo(2, 12);
     const slowWrites = { ...CEILINGS, copy: 2e10 };
     expect(memorySeconds(slowWrites, { read: 1e10, written: 1e10 })).toBeCloseTo(1, 12);
+    // Half of the cost of writing is the read before it, which an update in place does anyway.
+    expect(memorySeconds(CEILINGS, { read: 4e10, written: 0, updated: 4e10 })).toBeCloseTo(1.5, 12);
   });
 
   it('judges products by the fastest unit and shows the share of the dot product beside it', () => {
