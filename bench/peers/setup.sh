@@ -10,6 +10,6 @@ if ! "$python" -c 'import torch, transformers' 2>/dev/null; then
   # On x86-64 Linux PyPI's torch carries the CUDA libraries; the CPU build is a tenth of it where this index is reachable.
   "$python" -m pip install --quiet --index-url https://download.pytorch.org/whl/cpu torch >&2 ||
     "$python" -m pip install --quiet torch >&2
-  "$python" -m pip install --quiet numpy transformers >&2
+  "$python" -m pip install --quiet numpy transformers ml_dtypes >&2
 fi
 echo "$python"

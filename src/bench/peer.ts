@@ -42,7 +42,6 @@ const PEERS = fileURLToPath(new URL('../../bench/peers/', import.meta.url));
 
 /** Trains the same model and batch in PyTorch. @throws UserError if PyTorch is missing or fails */
 export async function runTorchPeer(options: PeerOptions, ui: Ui): Promise<PeerResult> {
-  const python = peerPython(ui);
   const folder = mkdtempSync(path.join(tmpdir(), 'fathom-peer-'));
   try {
     const config = path.join(folder, 'config.json');
@@ -52,11 +51,19 @@ export async function runTorchPeer(options: PeerOptions, ui: Ui): Promise<PeerRe
       `--${k}`,
       `${v}`,
     ]);
-    const script = path.join(PEERS, 'torch_train.py');
-    return JSON.parse(await output(python, [script, '--config', config, ...flags], ui)) as PeerResult;
+    return (await runPeerScript('torch_train.py', ['--config', config, ...flags], ui)) as PeerResult;
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/**
+ * Runs a program of bench/peers in the peers' Python.
+ * @returns the JSON that it prints last
+ * @throws UserError if PyTorch is missing or the program fails
+ */
+export async function runPeerScript(name: string, args: readonly string[], ui: Ui): Promise<unknown> {
+  return JSON.parse(await output(peerPython(ui), [path.join(PEERS, name), ...args], ui));
 }
 
 /** The Python that has PyTorch: of FATHOM_PEERS, or of ~/.cache/fathom/peers, which is made the first time. */

@@ -22,11 +22,12 @@ interface TrainFlags extends BenchFlags {
   profile?: boolean;
 }
 
-/** `fathom bench kernels|train`. */
+/** `fathom bench kernels|train|numerics`. */
 export function addBench(program: Command): void {
   const bench = program.command('bench').description('measure this machine and what fathom makes of it');
   addKernels(bench);
   addTrainBench(bench);
+  addNumericsBench(bench);
 }
 
 function addKernels(bench: Command): void {
@@ -63,9 +64,28 @@ function addTrainBench(bench: Command): void {
   });
 }
 
+function addNumericsBench(bench: Command): void {
+  const command = bench
+    .command('numerics')
+    .description('measure quantisation and LogFMT on one core, beside PyTorch and ml_dtypes (FATHOM_PEERS)')
+    .option('--no-peers', 'leave PyTorch and ml_dtypes out');
+  runs<BenchFlags & { peers: boolean }>(
+    addOutput(command, 'numerics'),
+    async (session, { out, ...flags }) => {
+      const { benchNumerics } = await import('../bench/numerics.js');
+      const { numericsText } = await import('../bench/numerics-text.js');
+      const report = await benchNumerics(present(flags), session);
+      return save(report, numericsText(report), out ?? defaultFile('numerics', flags.isa));
+    },
+  );
+}
+
 function addCommon(command: Command, file: string): Command {
+  return addOutput(command, file).option('--threads <n>', 'threads (default: all CPUs)', integer(1, 1024));
+}
+
+function addOutput(command: Command, file: string): Command {
   return command
-    .option('--threads <n>', 'threads (default: all CPUs)', integer(1, 1024))
     .addOption(
       new Option('--isa <name>', 'an instruction-set level below the best of this CPU').choices(LEVELS),
     )
