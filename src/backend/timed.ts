@@ -1,5 +1,5 @@
 import type { Backend, PackedWeight, QuantizedTensor } from '../tensor/backend.js';
-import type { Tensor } from '../tensor/tensor.js';
+import { Tensor } from '../tensor/tensor.js';
 
 /** Calls of one op on operands of one shape. */
 export interface OpTime {
@@ -11,6 +11,8 @@ export interface OpTime {
   seconds: number;
   /** Floating-point operations, a multiply-add counting as two; 0 for ops that are not products. */
   flops: number;
+  /** Bytes of all operands and results. */
+  bytes: number;
 }
 
 /** A backend that measures what each op takes. */
@@ -41,34 +43,39 @@ export function timedBackend(inner: Backend): TimedBackend {
 /** Sums of `times` by op, most expensive first. */
 export function timesByOp(times: readonly OpTime[]): OpTime[] {
   const sums = new Map<string, OpTime>();
-  for (const { op, calls, seconds, flops } of times) {
-    const sum = sums.get(op) ?? { op, detail: '', calls: 0, seconds: 0, flops: 0 };
-    sums.set(op, {
-      ...sum,
-      calls: sum.calls + calls,
-      seconds: sum.seconds + seconds,
-      flops: sum.flops + flops,
-    });
-  }
+  for (const time of times) addTime(sums, time.op, { ...time, detail: '' });
   return [...sums.values()].sort((a, b) => b.seconds - a.seconds);
+}
+
+function addTime(sums: Map<string, OpTime>, key: string, time: OpTime): void {
+  const sum = sums.get(key);
+  if (!sum) {
+    sums.set(key, { ...time });
+    return;
+  }
+  for (const field of ['calls', 'seconds', 'flops', 'bytes'] as const) sum[field] += time[field];
 }
 
 function timed(op: string, run: (...values: unknown[]) => unknown, times: Map<string, OpTime>) {
   return (...values: unknown[]) => {
     const { detail, flops } = DETAILS[op]?.(values) ?? NO_DETAIL;
+    const bytes = values.reduce<number>((sum, value) => sum + bytesIn(value), 0);
     const started = performance.now();
     const result = run(...values);
     const seconds = (performance.now() - started) / 1000;
-    const key = `${op} ${detail}`;
-    const time = times.get(key) ?? { op, detail, calls: 0, seconds: 0, flops: 0 };
-    times.set(key, {
-      ...time,
-      calls: time.calls + 1,
-      seconds: time.seconds + seconds,
-      flops: time.flops + flops,
-    });
+    addTime(times, `${op} ${detail}`, { op, detail, calls: 1, seconds, flops, bytes });
     return result;
   };
+}
+
+/** Bytes of a tensor, or of the tensors that an operand such as a QuantizedTensor consists of. */
+function bytesIn(value: unknown): number {
+  if (value instanceof Tensor) return value.data.byteLength;
+  if (typeof value !== 'object' || value === null) return 0;
+  return Object.values(value).reduce(
+    (sum, part) => sum + (part instanceof Tensor ? part.data.byteLength : 0),
+    0,
+  );
 }
 
 interface Detail {

@@ -84,8 +84,12 @@ function profileText(title: string, ops: readonly OpTime[]): string {
     duration(t.seconds),
     percent(t.seconds / total),
     t.flops > 0 ? si(t.flops / t.seconds, 'FLOP/s') : '',
+    si(t.bytes / t.seconds, 'B/s'),
   ];
-  const columns = [{ title: `${title} step by op` }, ...['calls', 'time', 'share', 'speed'].map(right)];
+  const columns = [
+    { title: `${title} step by op` },
+    ...['calls', 'time', 'share', 'products', 'operands'].map(right),
+  ];
   const detailed = ops.filter(({ detail }) => detail !== '').slice(0, DETAILS_SHOWN);
   return [
     table(columns, timesByOp(ops).map(row)),

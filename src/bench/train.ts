@@ -140,6 +140,7 @@ class Contestant {
       calls: t.calls / steps,
       seconds: t.seconds / steps,
       flops: t.flops / steps,
+      bytes: t.bytes / steps,
     });
     return this.timed ? this.timed.times().map(perStep) : null;
   }

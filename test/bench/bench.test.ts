@@ -80,6 +80,11 @@ describe('measuring', () => {
       calls: 2,
       flops: 2 * 2 * 4 * 128 * 8,
     });
+    // Codes with a scale per row, and the result in FP32; the weight's layout is the backend's own.
+    const weight = backend.packedSizes([1, 8, 128], E4M3, false);
+    const weightBytes =
+      weight.data.elements * { f64: 8, f32: 4, bf16: 2 }[weight.data.dtype] + weight.scales * 4;
+    expect(gemm.bytes).toBe(2 * (4 * 128 + 4 * 4 + weightBytes + 4 * 8 * 4));
     expect(gemm.seconds).toBeGreaterThan(0);
     backend.quantize(
       randomTensor(backend, [2, 128], 'f32'),
