@@ -106,15 +106,16 @@ export async function benchNumerics(options: NumericsOptions, ui: Ui): Promise<N
 
 // ---- Codecs -----------------------------------------------------------------------------------------------------
 
-interface CodecCase {
+export interface CodecCase {
   name: string;
   /** Judged on operands in this place only. */
   target?: Target & { on: CodecResult['operands'] };
   prepare(shape: readonly [number, number]): PreparedCase;
 }
 
-interface TimedCodec {
-  codec: CodecCase;
+/** What was measured; of its codec only what judging needs. */
+export interface TimedCodec {
+  codec: Pick<CodecCase, 'name' | 'target'>;
   operands: CodecResult['operands'];
   work: PreparedCase['work'];
   seconds: Timing;
@@ -187,7 +188,8 @@ function logFmtCases(bits: number, backend: Backend, kernels: Kernels): CodecCas
   });
 }
 
-function judgeCodec({ codec, operands, work, seconds }: TimedCodec, ceilings: Ceilings): CodecResult {
+/** A timing against memory's speed and its target. */
+export function judgeCodec({ codec, operands, work, seconds }: TimedCodec, ceilings: Ceilings): CodecResult {
   const [rows, cols] = SHAPES[operands];
   const valuesPerSecond = (rows * cols) / seconds.median;
   const roofline = 'read' in work ? memorySeconds(ceilings, work) / seconds.median : Number.NaN;
@@ -210,7 +212,7 @@ const rateOf = (codecs: readonly CodecResult[], name: string, operands: CodecRes
   codecs.find((codec) => codec.name === name && codec.operands === operands)!.valuesPerSecond;
 
 /** Time of the codec on all cores over the card's time for the bytes, per value. */
-function nicShare(bits: number, codecs: readonly CodecResult[]): NicShare {
+export function nicShare(bits: number, codecs: readonly CodecResult[]): NicShare {
   const bytesPerValue = logFmtBytes(1, 7168, bits) / 7168;
   const share = (direction: 'encode' | 'decode') => {
     const perValue = 1 / (NIC_CORES * rateOf(codecs, caseName(bits, direction, 'bf16'), 'cache'));
@@ -222,7 +224,7 @@ function nicShare(bits: number, codecs: readonly CodecResult[]): NicShare {
 // ---- Peers ------------------------------------------------------------------------------------------------------
 
 /** What bench/peers/cast_fp8.py prints. */
-interface CastTimes {
+export interface CastTimes {
   versions: Record<string, string | null>;
   seconds: Record<string, number>;
   failed: Record<string, string>;
@@ -242,7 +244,8 @@ async function castPeers(backend: Backend, ui: Ui): Promise<CastTimes> {
   }
 }
 
-function comparePeers({ seconds, failed }: CastTimes, codecs: readonly CodecResult[]): CastPeer[] {
+/** Each peer's time over ours. */
+export function comparePeers({ seconds, failed }: CastTimes, codecs: readonly CodecResult[]): CastPeer[] {
   const [rows, cols] = SHAPES.memory;
   const ours = (rows * cols) / rateOf(codecs, QUANTIZE, 'memory');
   const measured = Object.entries(seconds).map(([name, time]) => ({
