@@ -35,20 +35,32 @@ FATHOM_INLINE i32x16 magnitudes(const Src* src, int64_t count) {
   return largest;
 }
 
+/// Stores the codes of up to sixteen values.
+FATHOM_INLINE void store_bytes(uint8_t* to, i32x16 codes, int64_t count) {
+  if (count >= 16) {
+    narrow8(to, codes);
+    return;
+  }
+  uint8_t tail[16];
+  narrow8(tail, codes);
+  std::memcpy(to, tail, static_cast<size_t>(count));
+}
+
 /// codes[i] = round(src[i] / scale): bytes, or for E5M6 the value as BF16, times `unscale`.
 template <int F, class Src>
 FATHOM_INLINE void encode_run(const Src* src, int64_t count, float scale, float unscale, void* codes) {
   const Divider divide(scale);
+  // A usual scale keeps quotients finite and below max_finite + 1 ulp; any other takes the way that minds NaN and overflow.
+  const bool usual = scale >= 0x1p-80f && scale <= 0x1p100f;
   for (int64_t i = 0; i < count; i += 16) {
-    const f32x16 grid = round_to_grid<F>(divide(load(src + i, count - i)));
+    const f32x16 x = load(src + i, count - i);
+    const f32x16 quotient = divide(x);
     if constexpr (F == kE5m6) {
+      const f32x16 grid = usual ? Snapped<F>(quotient).value() : round_to_grid<F>(quotient);
       store(static_cast<bf16*>(codes) + i, grid * unscale, count - i);
-    } else if (count - i >= 16) {
-      narrow8(static_cast<uint8_t*>(codes) + i, encode_grid<F>(grid));
     } else {
-      uint8_t tail[16];
-      narrow8(tail, encode_grid<F>(grid));
-      std::memcpy(static_cast<uint8_t*>(codes) + i, tail, static_cast<size_t>(count - i));
+      const i32x16 code = usual ? Snapped<F>(quotient).code(x) : encode_grid<F>(round_to_grid<F>(quotient));
+      store_bytes(static_cast<uint8_t*>(codes) + i, code, count - i);
     }
   }
 }
