@@ -45,7 +45,8 @@ export class Decoder {
 
   /** Appends tokens to the sequence; logits of the token after the last, f32 [V] in memory of the caller's own. */
   extend(tokens: readonly number[]): Float32Array {
-    if (this.length + tokens.length > this.capacity) throw new RangeError(`the cache holds ${this.capacity} tokens`);
+    if (this.length + tokens.length > this.capacity)
+      throw new RangeError(`the cache holds ${this.capacity} tokens`);
     const tape = new Tape(this.backend, this.pool, false);
     const logits = tape.scopeValue(() => this.forward(tape, tokens));
     this.length += tokens.length;
@@ -106,7 +107,12 @@ export class Decoder {
   /** q [T, H·(d_h + d_h^R)] on the cached latents → o [T, H·d_v]. */
   private onLatents(ctx: Context, l: number, q: Tensor): Tensor {
     const { tape, config, recipe } = ctx;
-    const { num_attention_heads: heads, kv_lora_rank: latent, qk_rope_head_dim: ropeDim, v_head_dim: v } = config;
+    const {
+      num_attention_heads: heads,
+      kv_lora_rank: latent,
+      qk_rope_head_dim: ropeDim,
+      v_head_dim: v,
+    } = config;
     const { wUk, wUv } = this.absorbed[l]!;
     const tokens = q.rows;
     const byHead = headMajor(tokens, heads);
@@ -202,7 +208,12 @@ function headMajor(tokens: number, heads: number): HeadMajor {
   const toHeads = Int32Array.from({ length: count }, (_, r) => (r % tokens) * heads + Math.floor(r / tokens));
   const toTokens = Int32Array.from({ length: count }, (_, r) => (r % heads) * tokens + Math.floor(r / heads));
   const offsets = Int32Array.from({ length: heads + 1 }, (_, h) => h * tokens);
-  return { tokens, offsets: Tensor.i32(offsets), toHeads: Tensor.i32(toHeads), toTokens: Tensor.i32(toTokens) };
+  return {
+    tokens,
+    offsets: Tensor.i32(offsets),
+    toHeads: Tensor.i32(toHeads),
+    toTokens: Tensor.i32(toTokens),
+  };
 }
 
 /** Each new token sees all cached rows up to its own. */

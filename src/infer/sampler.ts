@@ -18,9 +18,15 @@ export function argmax(logits: ArrayLike<number>): number {
 }
 
 /** Draws a token id from logits [V]. */
-export function sample(logits: ArrayLike<number>, { temperature, topP, topK }: Sampling, random: Random): number {
+export function sample(
+  logits: ArrayLike<number>,
+  { temperature, topP, topK }: Sampling,
+  random: Random,
+): number {
   if (temperature === 0) return argmax(logits);
-  const order = Array.from({ length: logits.length }, (_, i) => i).sort((a, b) => logits[b]! - logits[a]! || a - b);
+  const order = Array.from({ length: logits.length }, (_, i) => i).sort(
+    (a, b) => logits[b]! - logits[a]! || a - b,
+  );
   const kept = topK > 0 ? order.slice(0, topK) : order;
   const largest = logits[kept[0]!]!;
   const weights = kept.map((i) => Math.exp((logits[i]! - largest) / temperature));

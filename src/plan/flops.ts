@@ -12,7 +12,11 @@ export interface FlopsPerToken {
 }
 
 /** Forward pass of the main model and `mtpDepth` MTP modules over sequences of `length` tokens. */
-export function forwardFlops(c: ModelConfig, length: number, mtpDepth = c.num_nextn_predict_layers): FlopsPerToken {
+export function forwardFlops(
+  c: ModelConfig,
+  length: number,
+  mtpDepth = c.num_nextn_predict_layers,
+): FlopsPerToken {
   const layers = Array.from({ length: c.num_hidden_layers + mtpDepth }, (_, l) => l);
   const blocks = layers.reduce((n, l) => n + attentionWeights(c) + mlpWeights(c, l), 0);
   const heads = (1 + mtpDepth) * c.vocab_size * c.hidden_size;
@@ -33,7 +37,8 @@ export function trainingFlops(c: ModelConfig, length: number, mtpDepth = c.num_n
 /** Elements of MLA's matrices. */
 function attentionWeights(c: ModelConfig): number {
   const queryRows = c.num_attention_heads * (c.qk_nope_head_dim + c.qk_rope_head_dim);
-  const query = c.q_lora_rank === null ? c.hidden_size * queryRows : c.q_lora_rank * (c.hidden_size + queryRows);
+  const query =
+    c.q_lora_rank === null ? c.hidden_size * queryRows : c.q_lora_rank * (c.hidden_size + queryRows);
   const latent = c.hidden_size * (c.kv_lora_rank + c.qk_rope_head_dim);
   const up = c.kv_lora_rank * c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim);
   return query + latent + up + c.num_attention_heads * c.v_head_dim * c.hidden_size;

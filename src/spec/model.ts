@@ -171,7 +171,9 @@ export const TILE = 128;
 export function parseModelConfig(json: unknown, source = 'config.json'): ModelConfig {
   const type = (json as { model_type?: unknown } | null)?.model_type;
   if (type !== 'deepseek_v3' && type !== 'deepseek_v2') {
-    throw new UserError(`${source}: model_type is ${JSON.stringify(type)}; supported are deepseek_v3 and deepseek_v2`);
+    throw new UserError(
+      `${source}: model_type is ${JSON.stringify(type)}; supported are deepseek_v3 and deepseek_v2`,
+    );
   }
   const parsed = fields.safeParse(json);
   if (!parsed.success) throw new UserError(`${source}: ${describeIssues(parsed.error)}`);
@@ -265,11 +267,15 @@ function checkShapes(c: ModelConfig, source: string): void {
     );
   }
   if (c.topk_method === 'noaux_tc' && c.n_group > 1 && c.n_routed_experts / c.n_group < 2) {
-    fail(`groups of ${c.n_routed_experts / c.n_group} expert have no two best scores; lower n_group (${c.n_group})`);
+    fail(
+      `groups of ${c.n_routed_experts / c.n_group} expert have no two best scores; lower n_group (${c.n_group})`,
+    );
   }
   if (c.qk_rope_head_dim % 2 !== 0) fail(`qk_rope_head_dim (${c.qk_rope_head_dim}) must be even`);
   if (c.first_k_dense_replace > c.num_hidden_layers) {
-    fail(`first_k_dense_replace (${c.first_k_dense_replace}) exceeds num_hidden_layers (${c.num_hidden_layers})`);
+    fail(
+      `first_k_dense_replace (${c.first_k_dense_replace}) exceeds num_hidden_layers (${c.num_hidden_layers})`,
+    );
   }
 }
 
@@ -280,7 +286,9 @@ function checkShapes(c: ModelConfig, source: string): void {
 export function checkTiles(c: ModelConfig, source: string): void {
   for (const field of ['hidden_size', 'intermediate_size', 'moe_intermediate_size'] as const) {
     if (c[field] % TILE !== 0) {
-      throw new UserError(`${source}: ${field} (${c[field]}) must be a multiple of the scaling tile, ${TILE}, for FP8`);
+      throw new UserError(
+        `${source}: ${field} (${c[field]}) must be a multiple of the scaling tile, ${TILE}, for FP8`,
+      );
     }
   }
 }

@@ -21,11 +21,18 @@ const operand = z.strictObject({
 });
 export type Operand = z.infer<typeof operand>;
 
+/** FP32 and narrower operands do not meet in one GEMM. */
+const matched = (operands: Record<string, Operand>): boolean => {
+  const wide = Object.values(operands).filter(({ format }) => format === 'fp32').length;
+  return wide === 0 || wide === 2;
+};
+const MATCHED = 'both operands of a GEMM must be fp32, or neither';
+
 /** The three GEMMs of a Linear: y = x·Wᵀ, dx = dy·W, dW = dyᵀ·x. */
 const linearRecipe = z.strictObject({
-  fprop: z.strictObject({ input: operand, weight: operand }),
-  dgrad: z.strictObject({ gradient: operand, weight: operand }),
-  wgrad: z.strictObject({ gradient: operand, input: operand }),
+  fprop: z.strictObject({ input: operand, weight: operand }).refine(matched, MATCHED),
+  dgrad: z.strictObject({ gradient: operand, weight: operand }).refine(matched, MATCHED),
+  wgrad: z.strictObject({ gradient: operand, input: operand }).refine(matched, MATCHED),
 });
 export type LinearRecipe = z.infer<typeof linearRecipe>;
 

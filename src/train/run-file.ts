@@ -2,10 +2,11 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { z } from 'zod';
 import { UsageError, UserError } from '../errors.js';
-import { readJsonFile, withFileErrors, writeFileAtomicallySync, writeFully } from '../files.js';
+import { makeFolder, readJsonFile, writeFileAtomicallySync, writeFully } from '../files.js';
 import { checkTiles, type ModelConfig, parseModelConfig } from '../spec/model.js';
 import { MODEL_PRESETS, type ModelPreset } from '../spec/presets.js';
 import { parseTrainConfig, recipeOf, TRAIN_PRESETS, type TrainConfig } from './config.js';
+import { listStates } from './state.js';
 
 /** What `fathom train` is asked for. */
 export interface RunOptions {
@@ -62,7 +63,7 @@ export function openRun(options: RunOptions): RunFile {
       throw new UserError(`${options.out} holds no run to resume (${FILE} is missing); leave out --resume`);
     return reopen(options, file);
   }
-  if (exists) {
+  if (fs.existsSync(file) && hasProgress(options.out)) {
     throw new UserError(
       `${options.out} already holds a run; go on with it by --resume, or choose another --out`,
     );
@@ -73,10 +74,14 @@ export function openRun(options: RunOptions): RunFile {
     tokenizer: options.tokenizer,
     dataCache: cacheOf(options),
   });
-  withFileErrors('create', options.out, () => fs.mkdirSync(options.out, { recursive: true }));
+  makeFolder(options.out);
   writeRun(file, run, json);
   return run;
 }
+
+/** Whether a run got as far as a checkpoint or a model; one that failed before may be started again. */
+const hasProgress = (out: string): boolean =>
+  listStates(path.join(out, 'checkpoints')).length > 0 || fs.existsSync(path.join(out, 'config.json'));
 
 /** The recorded run; settings given again must be the same, so that the resumed run equals an uninterrupted one. */
 function reopen(options: RunOptions, file: string): RunFile {

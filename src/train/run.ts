@@ -73,6 +73,8 @@ class Session {
   private readonly curve: number[] = [];
   private readonly speeds: number[] = [];
   private readonly progress: Progress;
+  private savedStep: number | undefined;
+  private validated: { step: number; loss: number } | undefined;
   private signalled = false;
   private readonly onSignal = () => {
     this.signalled = true;
@@ -99,26 +101,31 @@ class Session {
   async loop(stopAfter: number): Promise<TrainResult> {
     const { config, trainer } = this;
     const end = Math.min(config.steps, trainer.step + stopAfter);
-    let validation = Number.NaN;
     while (trainer.step < end && !this.signalled) {
+      const before = trainer.step;
       this.oneStep();
-      const done = trainer.step;
-      if (done % config.validateEvery === 0 || done === config.steps) validation = this.validate();
-      if (done % config.checkpointEvery === 0 || done === config.steps) this.save();
+      if (trainer.step > before) this.duties(trainer.step);
       // Signals and timers get their turn between steps.
       await new Promise((resolve) => setImmediate(resolve));
     }
-    if (this.trainer.step % config.checkpointEvery !== 0) this.save();
-    if (this.trainer.step !== config.steps) validation = this.validate();
+    if (this.savedStep !== trainer.step) this.save();
+    const validation = this.validated?.step === trainer.step ? this.validated.loss : this.validate();
     saveModel(this.run.out, trainer.model, recipeOf(config).activations === 'fp32' ? 'f32' : 'bf16');
     return this.result(validation);
   }
 
   close(): void {
-    process.off('SIGINT', this.onSignal).off('SIGTERM', this.onSignal);
+    // Once told to stop, further signals change nothing until the process has ended.
+    if (!this.signalled) process.off('SIGINT', this.onSignal).off('SIGTERM', this.onSignal);
     this.progress.end();
     this.metrics.close();
     this.board.close();
+  }
+
+  /** What falls due after so many steps. */
+  private duties(done: number): void {
+    if (done % this.config.validateEvery === 0) this.validate();
+    if (done % this.config.checkpointEvery === 0) this.save();
   }
 
   /** Fresh weights, or the newest whole checkpoint. */
@@ -126,6 +133,7 @@ class Session {
     const saved = resume
       ? restoreLatest(this.checkpoints, this.trainer, (line) => this.progress.note(line))
       : undefined;
+    this.savedStep = saved?.step;
     if (saved) this.data.restore(saved.data);
     else initialise(this.trainer.model, this.config.seed);
     if (resume)
@@ -177,6 +185,7 @@ class Session {
 
   private validate(): number {
     const loss = this.trainer.validate(this.data.validation());
+    this.validated = { step: this.trainer.step, loss };
     this.metrics.append({ step: this.trainer.step, validationLoss: loss });
     this.board.scalars(this.trainer.step, { 'loss/validation': loss });
     this.progress.note(
@@ -187,6 +196,7 @@ class Session {
 
   private save(): void {
     saveState(this.checkpoints, this.trainer, this.data.state(), this.config.keepCheckpoints);
+    this.savedStep = this.trainer.step;
   }
 
   private report(result: StepResult, tokensPerSecond: number): void {

@@ -93,13 +93,15 @@ export function listStates(root: string): { step: number; folder: string }[] {
  * Restores the newest checkpoint that is whole.
  * @param notice is told of each damaged one that is passed over
  * @returns undefined where there is none
+ * @throws UserError when there are some and none is whole
  */
 export function restoreLatest(
   root: string,
   trainer: Trainer,
   notice: (line: string) => void,
 ): SavedState | undefined {
-  for (const { folder } of listStates(root)) {
+  const states = listStates(root);
+  for (const { folder } of states) {
     try {
       return restoreState(folder, trainer);
     } catch (error) {
@@ -107,7 +109,10 @@ export function restoreLatest(
       notice(`checkpoint ${folder} is unusable (${error.message}); trying the one before`);
     }
   }
-  return undefined;
+  if (states.length === 0) return undefined;
+  throw new UserError(
+    `${root}: none of the ${states.length} checkpoints is usable; remove the folder to start again`,
+  );
 }
 
 /** @throws UserError when the checkpoint is damaged or of another model */

@@ -23,7 +23,11 @@ describe('decoding on the latent cache', () => {
       const ids = golden.readIntegers('input_ids').subarray(0, length);
       golden.close();
       const largest = expected.reduce((max, x) => Math.max(max, Math.abs(x)), 0);
-      const decoder = new Decoder(loadModel(path.join(ROOT, variant), referenceBackend, 0), RECIPES.fp32, length);
+      const decoder = new Decoder(
+        loadModel(path.join(ROOT, variant), referenceBackend, 0),
+        RECIPES.fp32,
+        length,
+      );
       let at = 0;
       for (const count of chunks) {
         const logits = decoder.extend([...ids.subarray(at, at + count)]);

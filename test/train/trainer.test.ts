@@ -16,7 +16,13 @@ const LENGTH = 24;
 const model = parseModelConfig({ ...MODEL_PRESETS.tiny, vocab_size: 64, num_hidden_layers: 2 });
 
 function trainer(overrides: object): Trainer {
-  const settings = { ...TRAIN_PRESETS.tiny, batchSequences: SEQUENCES, sequenceLength: LENGTH, warmupSteps: 2, steps: 40 };
+  const settings = {
+    ...TRAIN_PRESETS.tiny,
+    batchSequences: SEQUENCES,
+    sequenceLength: LENGTH,
+    warmupSteps: 2,
+    steps: 40,
+  };
   const config = parseTrainConfig({ ...settings, ...overrides }, 'test');
   const made = new Trainer(config, model, referenceBackend);
   initialise(made.model, 1);
