@@ -7,6 +7,7 @@ import { addGenerate } from './generate.js';
 import { addInspect } from './inspect.js';
 import { addNumerics } from './numerics.js';
 import { addScore } from './score.js';
+import { addStudy } from './study.js';
 import { addTokenizer } from './tokenizer.js';
 import { addTrain } from './train.js';
 
@@ -38,6 +39,7 @@ export function createProgram(): Command {
   addTokenizer(program);
   addNumerics(program);
   addBench(program);
+  addStudy(program);
   addDemo(program);
   return program;
 }
