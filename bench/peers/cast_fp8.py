@@ -3,8 +3,8 @@
     python cast_fp8.py VALUES ROWS COLS        VALUES: a file of little-endian FP32
 
 Both only cast: unlike fathom's quantisation they look for no tile maxima and apply no scales; a second PyTorch variant
-does both with 1x128 tiles, as a user of PyTorch would write it. Prints one JSON object: seconds per run, medians of nine,
-or why a variant does not run.
+does both with 1x128 tiles, as a user of PyTorch would write it. Prints one JSON object: processor seconds per run,
+medians of nine, or why a variant does not run.
 """
 
 import json
@@ -18,16 +18,16 @@ MIN_SECONDS = 0.005
 
 def median_seconds(run):
     for _ in range(2):
-        started = time.perf_counter()
+        started = time.process_time()
         run()
-        once = time.perf_counter() - started
+        once = time.process_time() - started
     runs = max(1, int(MIN_SECONDS / once + 1))
     seconds = []
     for _ in range(REPEATS):
-        started = time.perf_counter()
+        started = time.process_time()
         for _ in range(runs):
             run()
-        seconds.append((time.perf_counter() - started) / runs)
+        seconds.append((time.process_time() - started) / runs)
     return statistics.median(seconds)
 
 

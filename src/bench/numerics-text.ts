@@ -15,12 +15,13 @@ export function numericsText({ machine, ceilings, codecs, peers, nic }: Numerics
     `${card}: the codec's time over the card's time for the same values`,
     nicTable(nic.shares),
   ];
-  if (peers.length > 0) parts.push('FP32 → E4M3 from memory, one thread', peerTable(peers));
+  if (peers.length > 0)
+    parts.push('FP32 → E4M3 on the same arrays, one thread, processor time', peerTable(peers));
   return parts.join('\n\n');
 }
 
 function codecTable(codecs: readonly CodecResult[]): string {
-  const columns = [{ title: 'codec, one core' }, { title: 'operands' }];
+  const columns = [{ title: 'codec, one core, processor time' }, { title: 'operands' }];
   const numbers = ['median', 'spread', 'values', 'as FP32', 'of roofline', 'target'].map(right);
   return table(
     [...columns, ...numbers, { title: '' }],
@@ -50,9 +51,10 @@ function nicTable(shares: NumericsReport['nic']['shares']): string {
 
 function peerTable(peers: NumericsReport['peers']): string {
   return table(
-    [{ title: 'peer' }, right('time'), right('over ours'), { title: '' }],
+    [{ title: 'peer' }, { title: 'operands' }, right('time'), right('over ours'), { title: '' }],
     peers.map((peer) => [
       peer.name,
+      peer.operands,
       peer.seconds === null ? '' : duration(peer.seconds),
       peer.speedup === null ? '' : `${peer.speedup.toFixed(2)}×`,
       peer.problem ?? verdict(peerMet(peer)),

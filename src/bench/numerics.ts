@@ -17,7 +17,7 @@ import {
   measureCeilings,
   memorySeconds,
 } from './machine.js';
-import { measure, type Timing } from './measure.js';
+import { cpuClock, measure, type Timing } from './measure.js';
 import { runPeerScript } from './peer.js';
 
 /** One direction of one codec on one core. */
@@ -25,6 +25,7 @@ export interface CodecResult {
   name: string;
   /** Where the operands lie. */
   operands: 'cache' | 'memory';
+  /** Processor time. */
   seconds: Timing;
   valuesPerSecond: number;
   /** Values as FP32, whatever they are stored in: the rate at which a reader of FP32 would see it. */
@@ -41,6 +42,7 @@ export type Target = { valuesPerSecond: number } | { roofline: number };
 /** Another library's cast of the same FP32 array to E4M3, one thread. */
 export interface CastPeer {
   name: string;
+  operands: CodecResult['operands'];
   seconds: number | null;
   /** Its time over ours, which finds and applies tile scales as well; null where it does not run. */
   speedup: number | null;
@@ -77,6 +79,7 @@ const NIC_BYTES_PER_SECOND = 50e9;
 /** Cores that share one network card: assumed, an eighth of a two-socket host of 128 cores. */
 const NIC_CORES = 16;
 const PEER_SPEEDUP = 3;
+const REPEATS = 9;
 
 /** Measures the codecs on one thread, PyTorch and ml_dtypes on the same array, and what the codecs mean for a network card. */
 export async function benchNumerics(options: NumericsOptions, ui: Ui): Promise<NumericsReport> {
@@ -86,7 +89,7 @@ export async function benchNumerics(options: NumericsOptions, ui: Ui): Promise<N
   const before = measureCeilings(addon, kernels, 1);
   const backend = nativeBackend(addon, 1, isa);
   const timed = measureCodecs(backend, kernels, ui);
-  const peers = options.peers === false ? undefined : await castPeers(backend, ui);
+  const peers = options.peers === false ? [] : await castPeers(backend, ui);
   addon.setThreads(1);
   const ceilings = highest(before, measureCeilings(addon, kernels, 1));
   const codecs = timed.map((codec) => judgeCodec(codec, ceilings));
@@ -94,8 +97,8 @@ export async function benchNumerics(options: NumericsOptions, ui: Ui): Promise<N
     machine: describeMachine(addon, isa),
     ceilings,
     codecs,
-    peers: peers ? comparePeers(peers, codecs) : [],
-    peerVersions: peers?.versions ?? {},
+    peers: peers.flatMap((times) => comparePeers(times, codecs)),
+    peerVersions: peers[0]?.versions ?? {},
     nic: {
       bytesPerSecond: NIC_BYTES_PER_SECOND,
       cores: NIC_CORES,
@@ -130,7 +133,7 @@ function measureCodecs(backend: Backend, kernels: Kernels, ui: Ui): TimedCodec[]
   const timed = plan.map(({ codec, operands }, done) => {
     progress.update({ done, total: plan.length, details: [codec.name] });
     const { run, work } = codec.prepare(SHAPES[operands]);
-    return { codec, operands, work, seconds: measure(run) };
+    return { codec, operands, work, seconds: measure(run, REPEATS, cpuClock) };
   });
   progress.end();
   return timed;
@@ -225,37 +228,48 @@ export function nicShare(bits: number, codecs: readonly CodecResult[]): NicShare
 
 /** What bench/peers/cast_fp8.py prints. */
 export interface CastTimes {
+  operands: CodecResult['operands'];
   versions: Record<string, string | null>;
   seconds: Record<string, number>;
   failed: Record<string, string>;
 }
 
-/** The same array from memory, in a file. */
-async function castPeers(backend: Backend, ui: Ui): Promise<CastTimes> {
-  const [rows, cols] = SHAPES.memory;
+/** The peers on both of our arrays. */
+async function castPeers(backend: Backend, ui: Ui): Promise<CastTimes[]> {
   const folder = mkdtempSync(path.join(tmpdir(), 'fathom-cast-'));
   try {
     const file = path.join(folder, 'values.f32');
-    const { data } = randomTensor(backend, SHAPES.memory, 'f32');
-    writeFileSync(file, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-    return (await runPeerScript('cast_fp8.py', [file, `${rows}`, `${cols}`], ui)) as CastTimes;
+    const times: CastTimes[] = [];
+    for (const operands of ['cache', 'memory'] as const) {
+      const [rows, cols] = SHAPES[operands];
+      const { data } = randomTensor(backend, [rows, cols], 'f32');
+      writeFileSync(file, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+      const result = await runPeerScript('cast_fp8.py', [file, `${rows}`, `${cols}`], ui);
+      times.push({ operands, ...(result as Omit<CastTimes, 'operands'>) });
+    }
+    return times;
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
 /** Each peer's time over ours. */
-export function comparePeers({ seconds, failed }: CastTimes, codecs: readonly CodecResult[]): CastPeer[] {
-  const [rows, cols] = SHAPES.memory;
-  const ours = (rows * cols) / rateOf(codecs, QUANTIZE, 'memory');
+export function comparePeers(
+  { operands, seconds, failed }: CastTimes,
+  codecs: readonly CodecResult[],
+): CastPeer[] {
+  const [rows, cols] = SHAPES[operands];
+  const ours = (rows * cols) / rateOf(codecs, QUANTIZE, operands);
   const measured = Object.entries(seconds).map(([name, time]) => ({
     name,
+    operands,
     seconds: time,
     speedup: time / ours,
     problem: null,
   }));
   const missing = Object.entries(failed).map(([name, problem]) => ({
     name,
+    operands,
     seconds: null,
     speedup: null,
     problem,

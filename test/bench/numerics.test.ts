@@ -59,9 +59,14 @@ describe('what a codec takes of a network card', () => {
 });
 
 describe('peers', () => {
-  it('are compared on the array from memory, and excused with a reason', () => {
+  it('are compared on the same array, and excused with a reason', () => {
     const ours = { ...judged('quantise FP32 → E4M3, tiles 1×128', undefined, 0.01, 'memory') };
-    const times = { versions: {}, seconds: { torch: 0.04, slow: 0.02 }, failed: { ml_dtypes: 'not there' } };
+    const times = {
+      operands: 'memory' as const,
+      versions: {},
+      seconds: { torch: 0.04, slow: 0.02 },
+      failed: { ml_dtypes: 'not there' },
+    };
     const peers = comparePeers(times, [ours]);
     expect(peers.map(({ speedup }) => speedup && Math.round(speedup * 1e6) / 1e6)).toEqual([4, 2, null]);
     expect(peers.map(peerMet)).toEqual([true, false, null]);
@@ -76,7 +81,7 @@ describe('peers', () => {
       date: 'd',
     };
     const text = numericsText({ machine, ceilings: CEILINGS, codecs: [ours], peers, peerVersions: {}, nic });
-    expect(text).toMatch(/torch +40 ms +4\.00× +met\n/);
-    expect(text).toMatch(/ml_dtypes +not there/);
+    expect(text).toMatch(/torch +memory +40 ms +4\.00× +met\n/);
+    expect(text).toMatch(/ml_dtypes +memory +not there/);
   });
 });
