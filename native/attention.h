@@ -81,30 +81,33 @@ class Workspace {
   char* next_;
 };
 
-/// 2^y for y <= 127, exactly 0 for y <= −150 and for kMasked; NaN stays NaN. T is the type that the result is rounded to:
-/// relative error 2.6e-6 for bf16 (degree 4) and 7.5e-8 for float (degree 5), minimax on |r| <= 1/2 by Remez' algorithm.
+/// 2^y for y < 128, exactly 0 far below −126 and for kMasked; NaN stays NaN. T is the type that the result is rounded
+/// to: relative error 2.6e-6 for bf16 (degree 4) and 7.5e-8 for float (degree 5). Coefficients: minimax of the relative
+/// error of 2^r on 0 <= r <= 1 by Remez' algorithm.
 template <class T>
 FATHOM_INLINE f32x16 exp2(f32x16 y) {
-#if !defined(__AVX512F__)
-  y = max(broadcast(-127.0f), y);  // max gives its second operand for NaN
-#endif
-  const f32x16 n = round_small(y);
+#if defined(__AVX512F__)
+  const f32x16 r = {(nf32)_mm512_reduce_ps((__m512)y.p[0], 1)};  // y − floor(y)
+#else
+  y = max(broadcast(-126.5f), y);  // floor −127, whose power is 0; max gives its second operand for NaN
+  const f32x16 n = round_small(y - 0.5f);
   const f32x16 r = y - n;
+#endif
   f32x16 p;
   if constexpr (std::is_same_v<T, bf16>) {
-    p = fma(broadcast(0.009570101908f), r, broadcast(0.05591786032f));
-    p = fma(p, r, broadcast(0.2402474483f));
-    p = fma(p, r, broadcast(0.6931218147f));
-    p = fma(p, r, broadcast(0.9999992614f));
+    p = fma(broadcast(0.01353416791f), r, broadcast(0.05201146062f));
+    p = fma(p, r, broadcast(0.2414427569f));
+    p = fma(p, r, broadcast(0.6930038345f));
+    p = fma(p, r, broadcast(1.0000025934f));
   } else {
-    p = fma(broadcast(0.001327647198f), r, broadcast(0.009675541334f));
-    p = fma(p, r, broadcast(0.05550713273f));
-    p = fma(p, r, broadcast(0.2402211972f));
-    p = fma(p, r, broadcast(0.6931469671f));
-    p = fma(p, r, broadcast(1.0000000717f));
+    p = fma(broadcast(0.001877576673f), r, broadcast(0.008989340095f));
+    p = fma(p, r, broadcast(0.05582631805f));
+    p = fma(p, r, broadcast(0.2401536170f));
+    p = fma(p, r, broadcast(0.6931530732f));
+    p = fma(p, r, broadcast(0.9999999251f));
   }
 #if defined(__AVX512F__)
-  p.p[0] = (nf32)_mm512_scalef_ps((__m512)p.p[0], (__m512)n.p[0]);
+  p.p[0] = (nf32)_mm512_scalef_ps((__m512)p.p[0], (__m512)y.p[0]);  // p · 2^floor(y)
   return p;
 #else
   return p * power_of_two(n);
@@ -126,31 +129,108 @@ FATHOM_INLINE void store_pair(bf16* p, f32x16 a, f32x16 b) {
 #endif
 }
 
-/// dst[c][r] = src[r][c] for src [rows, cols].
-template <class Dst, class Src>
-void transpose_matrix(Dst* dst, int64_t dst_stride, const Src* src, int64_t src_stride, int64_t rows, int64_t cols) {
-  for (int64_t r = 0; r < rows; r += 16) {
-    const int64_t height = std::min<int64_t>(16, rows - r);
+/// Stores the first n of 32 values.
+template <class T>
+FATHOM_INLINE void store_left(T* p, f32x16 a, f32x16 b, int64_t n) {
+  store(p, a, std::min<int64_t>(n, 16));
+  if (n > 16) store(p + 16, b, n - 16);
+}
+
+/// Rows of float -> T, for outputs: as store_pair, and whatever is left.
+template <class T, class Map>
+FATHOM_INLINE void write_row(T* out, const float* in, int64_t count, const Map& map) {
+  int64_t j = 0;
+  for (; j + 32 <= count; j += 32) store_pair(out + j, map(load(in + j)), map(load(in + j + 16)));
+  each16(count - j, [&](int64_t i, auto n) { store(out + j + i, map(load(in + j + i, n)), n); });
+}
+
+/// dst[c][r] = src[r][c] for float src [rows, cols].
+template <class T>
+void transpose_matrix(T* dst, int64_t dst_stride, const float* src, int64_t src_stride, int64_t rows, int64_t cols) {
+  for (int64_t r = 0; r < rows; r += 32) {
     for (int64_t c = 0; c < cols; c += 16) {
       const int64_t width = std::min<int64_t>(16, cols - c);
-      i32x16 tile[16];
-      for (int64_t i = 0; i < 16; ++i) tile[i] = bits_of(i < height ? load(src + (r + i) * src_stride + c, width) : zero());
-      transpose16(tile);
-      for (int64_t i = 0; i < width; ++i) store(dst + (c + i) * dst_stride + r, float_of_bits(tile[i]), height);
+      i32x16 left[16], right[16];
+      for (int64_t i = 0; i < 16; ++i) {
+        left[i] = bits_of(r + i < rows ? load(src + (r + i) * src_stride + c, width) : zero());
+        right[i] = bits_of(r + 16 + i < rows ? load(src + (r + 16 + i) * src_stride + c, width) : zero());
+      }
+      transpose16(left);
+      transpose16(right);
+      for (int64_t i = 0; i < width; ++i) {
+        T* out = dst + (c + i) * dst_stride + r;
+        if (r + 32 <= rows) store_pair(out, float_of_bits(left[i]), float_of_bits(right[i]));
+        else store_left(out, float_of_bits(left[i]), float_of_bits(right[i]), rows - r);
+      }
     }
   }
 }
 
-/// C[M, N] (+)= A[M, K] B: M and N multiples of 32, with memory for as many, and for bf16 A zero from K up to a multiple
-/// of 32. Panels of B are `panel` elements apart, so that B may be a part of something packed with a larger depth.
-template <class T, class Side = NoSideWork>
-void multiply(int64_t M, int64_t N, int64_t K, const T* a, int64_t lda, const T* packed, int64_t panel, float* c, int64_t ldc,
-              bool accumulate, Side&& side = {}) {
-  for (int64_t n = 0; n < N; n += kBlock, packed += 2 * panel) {
-    for (int64_t m = 0; m < M; m += kBlock) {
-      multiply_32x32(row_major(a + m * lda, lda), packed, packed + panel, steps_of<T>(K), c + m * ldc + n, ldc, accumulate, side);
+/// dst[c][r] = src[r][c] for src [rows, cols], multiples of 32.
+inline void transpose_blocks(float* dst, int64_t dst_stride, const float* src, int64_t src_stride, int64_t rows, int64_t cols) {
+  transpose_matrix(dst, dst_stride, src, src_stride, rows, cols);
+}
+inline void transpose_blocks(bf16* dst, int64_t dst_stride, const bf16* src, int64_t src_stride, int64_t rows, int64_t cols) {
+  for (int64_t r = 0; r < rows; r += 16) {
+    for (int64_t c = 0; c < cols; c += 32) {
+      i32x16 pairs[16];
+      for (int64_t i = 0; i < 16; ++i) pairs[i] = load(reinterpret_cast<const int32_t*>(src + (r + i) * src_stride + c));
+      transpose16(pairs);
+      for (int64_t i = 0; i < 16; ++i) {
+        auto* out = reinterpret_cast<uint16_t*>(dst + (c + 2 * i) * dst_stride + r);
+        narrow16(out, pairs[i] & 0xffff);
+        narrow16(out + dst_stride, shift_right(pairs[i], 16));
+      }
     }
   }
+}
+
+/// The part of a contraction that a 32×32 block needs; nothing if begin >= end.
+struct Range {
+  int64_t begin, end;
+};
+
+/// Vector work that runs beside tile products, one of `count` portions a step, as `side` of `multiply`. While tiles are
+/// multiplied only one of the two 512-bit ports is free: 64 instructions a step cost nothing, more delay the tiles
+/// (measured on Sapphire Rapids), so a portion is about that much and what is left runs at full speed in `finish`.
+template <class Work>
+class Beside {
+ public:
+  Beside(int64_t count, const Work& work) : count_(count), work_(work) {}
+  FATHOM_INLINE void step() {
+    if (next_ < count_) work_(next_++);
+  }
+  FATHOM_INLINE void rest() const {}
+  void finish() {
+    while (next_ < count_) work_(next_++);
+  }
+
+ private:
+  const int64_t count_;
+  int64_t next_ = 0;
+  const Work& work_;
+};
+
+/// C[M, N] (+)= A[M, K] B: M and N multiples of 32, with memory for as many, and for bf16 A zero from K up to a multiple
+/// of 32. Panels of B are `panel` elements apart, so that B may be a part of something packed with a larger depth.
+/// range(m, n) gives the part of the contraction [0, K) that is not known to be zero, in multiples of 32.
+template <class T, class Ranges, class Side>
+void multiply(int64_t M, int64_t N, const T* a, int64_t lda, const T* packed, int64_t panel, float* c, int64_t ldc,
+              bool accumulate, const Ranges& range, Side&& side) {
+  for (int64_t n = 0; n < N; n += kBlock, packed += 2 * panel) {
+    for (int64_t m = 0; m < M; m += kBlock) {
+      const Range k = range(m, n);
+      if (k.begin >= k.end) continue;
+      const T* b = packed + k.begin * 16;
+      multiply_32x32(row_major(a + m * lda + k.begin, lda), b, b + panel, steps_of<T>(k.end - k.begin), c + m * ldc + n, ldc,
+                     accumulate, side);
+    }
+  }
+}
+template <class T>
+void multiply(int64_t M, int64_t N, int64_t K, const T* a, int64_t lda, const T* packed, int64_t panel, float* c, int64_t ldc,
+              bool accumulate) {
+  multiply(M, N, a, lda, packed, panel, c, ldc, accumulate, [K](int64_t, int64_t) { return Range{0, K}; }, NoSideWork{});
 }
 
 /// Elements of a packed B[K, N] with its columns filled up to a multiple of 32.
@@ -178,12 +258,27 @@ void pack_blocks_kn(T* dst, const T* src, int64_t K, int64_t N, int64_t ld) {
   clear_last_panel(dst, N, K);
 }
 
+/// dst = src, for rows so short that a call of memcpy would show.
+template <class T>
+FATHOM_INLINE void copy_row(T* dst, const T* src, int64_t count) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  struct Line {
+    char bytes[64];
+  } line;
+  int64_t i = 0;
+  for (; i + kLine <= count; i += kLine) {
+    std::memcpy(&line, src + i, 64);
+    std::memcpy(static_cast<void*>(dst + i), &line, 64);
+  }
+  for (; i < count; ++i) dst[i] = src[i];
+}
+
 /// Copies `count` rows of `width` elements into rows of `stride`, zero from `width` on, and clears rows up to `rows`.
 template <class T>
 void copy_padded(T* dst, int64_t stride, int64_t rows, const T* src, int64_t src_stride, int64_t width, int64_t count) {
   for (int64_t i = 0; i < count; ++i, dst += stride, src += src_stride) {
-    std::memcpy(static_cast<void*>(dst), src, static_cast<size_t>(width) * sizeof(T));
-    if (width < stride) std::memset(static_cast<void*>(dst + width), 0, static_cast<size_t>(stride - width) * sizeof(T));
+    copy_row(dst, src, width);
+    if (width < stride) clear_rows(dst, 1, width, stride);
   }
   clear_rows(dst, stride, 0, rows - count);
 }
@@ -191,100 +286,126 @@ void copy_padded(T* dst, int64_t stride, int64_t rows, const T* src, int64_t src
 /// Rows [rows, stride] of keys [k_nope | k_rope] of one head, zero beyond `count` rows and nope + rope columns.
 template <class T>
 void gather_keys(T* dst, int64_t stride, int64_t rows, const AttentionDims& d, const T* kv, const T* k_rope, int64_t count) {
-  clear_rows(dst, stride, 0, rows);
   for (int64_t i = 0; i < count; ++i, dst += stride) {
-    std::memcpy(static_cast<void*>(dst), kv + i * d.kv_stride(), static_cast<size_t>(d.nope) * sizeof(T));
-    std::memcpy(static_cast<void*>(dst + d.nope), k_rope + i * d.rope, static_cast<size_t>(d.rope) * sizeof(T));
+    copy_row(dst, kv + i * d.kv_stride(), d.nope);
+    copy_row(dst + d.nope, k_rope + i * d.rope, d.rope);
+    if (d.depth() < stride) clear_rows(dst, 1, d.depth(), stride);
   }
+  clear_rows(dst, stride, 0, rows - count);
 }
 
-/// Keys of one online-softmax step.
+/// Keys of one step of the online softmax.
 constexpr int64_t kKeyBlock = 128;
 
-/// Softmax over blocks of keys with a running maximum [arXiv 2205.14135, alg. 1], for `rows` queries. Buffers have
-/// their rows and the values' `width` filled up to multiples of 32.
+/// Rows of queries that take a step together: their scores, weights and sums share the L1 cache.
+constexpr int64_t kRows = 32;
+
+/// Softmax over blocks of keys with a running maximum [arXiv 2205.14135, alg. 1]: the state of `rows` queries. Scores
+/// and weights of a step are [kRows, kKeyBlock]. The values' `width` is filled up to a multiple of 32.
 template <class T>
 struct OnlineSoftmax {
-  int64_t rows, padded_rows, width;
+  int64_t rows, width;
   /// scale·log2(e).
   float c;
-  /// [rows32, kKeyBlock], written by the caller: q·k of the block.
-  float* scores;
-  /// [rows32, kKeyBlock], written by `block`: 2^(c·score − top), 0 in rows that only fill up.
-  T* weights;
-  /// [rows32, width], Σ weights·values, accumulated by the caller after each block.
+  /// [rows32, width], Σ weights·values, accumulated by the caller.
   float* sums;
-  /// [rows32]: largest c·score so far, and what the previous sums were multiplied by.
+  /// [rows32]: largest c·score so far, and what the previous sums are multiplied by.
   float *top, *shrink;
-  /// [rows32, 16]: Σ weights in sixteen lanes.
-  float* mass;
+  /// [rows32, 16]: Σ weights, and the largest scores of the step, in sixteen lanes.
+  float *mass, *peaks;
 
   static size_t bytes(int64_t rows, int64_t width) {
-    const int64_t padded = round_up(rows, kBlock);
-    return Workspace::bytes_of<float>(padded * kKeyBlock) + Workspace::bytes_of<T>(padded * kKeyBlock) +
-           Workspace::bytes_of<float>(padded * round_up(width, kBlock)) + 2 * Workspace::bytes_of<float>(padded) +
-           Workspace::bytes_of<float>(padded * 16);
+    const int64_t padded = round_up(rows, kRows);
+    return Workspace::bytes_of<float>(padded * round_up(width, kBlock)) + 2 * Workspace::bytes_of<float>(padded) +
+           2 * Workspace::bytes_of<float>(padded * 16);
   }
 
   OnlineSoftmax(Workspace& memory, int64_t row_count, int64_t value_width, float scale)
-      : rows(row_count), padded_rows(round_up(row_count, kBlock)), width(round_up(value_width, kBlock)), c(scale * kLog2E) {
-    scores = memory.take<float>(padded_rows * kKeyBlock);
-    weights = memory.take<T>(padded_rows * kKeyBlock);
-    sums = memory.take<float>(padded_rows * width);
-    top = memory.take<float>(padded_rows);
-    shrink = memory.take<float>(padded_rows);
-    mass = memory.take<float>(padded_rows * 16);
-    std::fill(top, top + padded_rows, kMasked);
-    std::fill(mass, mass + padded_rows * 16, 0.0f);
-    clear_rows(weights, kKeyBlock, rows, padded_rows);
+      : rows(round_up(row_count, kRows)), width(round_up(value_width, kBlock)), c(scale * kLog2E) {
+    sums = memory.take<float>(rows * width);
+    top = memory.take<float>(rows);
+    shrink = memory.take<float>(rows);
+    mass = memory.take<float>(rows * 16);
+    peaks = memory.take<float>(rows * 16);
+    std::fill(top, top + rows, kMasked);
+    std::fill(mass, mass + rows * 16, 0.0f);
   }
 
-  /// Turns the scores of `keys` keys into weights; row i sees the first diagonal + i + 1 of them. Weights of the
-  /// others up to `padded` (a multiple of 32) are 0. Rescales the sums, unless this is the first block.
-  void block(int64_t keys, int64_t diagonal, int64_t padded, bool first) {
-    for (int64_t i = 0; i < rows; ++i) {
-      float* row = scores + i * kKeyBlock;
-      const int64_t visible = std::min(keys, diagonal + i + 1);
-      std::fill(row + visible, row + padded, kMasked);
-      shrink[i] = std::max(top[i], row_top(row, padded));
+  /// Looks for the maximum of row i, whose scores are `score`: the first `visible` count, and the others up to `columns`
+  /// (a multiple of 32) are masked.
+  void look(float* score, int64_t i, int64_t visible, int64_t columns) {
+    if (visible < columns) mask_from(score, visible, columns);
+    f32x16 a = load(score), b = load(score + 16);
+    for (int64_t j = 32; j < columns; j += 32) {
+      a = max(load(score + j), a);
+      b = max(load(score + j + 16), b);
     }
-    for (int64_t i = 0; i < rows; i += 16) {
-      const f32x16 now = load(shrink + i), before = load(top + i);
+    // NaN scores are passed over here; they come back as weights.
+    store(peaks + i * 16, max(a, max(b, broadcast(kMasked))));
+  }
+
+  /// Raises the maxima of rows i .. i + kRows - 1 after all have been looked at.
+  void raise(int64_t i) {
+    for (const int64_t end = i + kRows; i < end; i += 16) {
+      const f32x16 before = load(top + i);
+      const f32x16 now = max(across(peaks + i * 16, [](f32x16 a, f32x16 b) { return max(a, b); }) * c, before);
       store(top + i, now);
       store(shrink + i, exp2<float>(before - now));
     }
-    for (int64_t i = 0; i < rows; ++i) {
-      weigh_row(i, padded);
-      if (!first && shrink[i] != 1.0f) {
-        each16(width, [&](int64_t j, auto n) { store(sums + i * width + j, load(sums + i * width + j, n) * shrink[i], n); });
-      }
-    }
   }
 
-  /// Σ weights of row i.
-  float total(int64_t i) const { return hsum(load(mass + i * 16)); }
-
- private:
-  float row_top(const float* row, int64_t padded) const {
-    f32x16 a = load(row), b = load(row + 16);
-    for (int64_t j = 32; j < padded; j += 32) {
-      a = max(load(row + j), a);
-      b = max(load(row + j + 16), b);
-    }
-    return hmax(max(a, b)) * c;
-  }
-
-  void weigh_row(int64_t i, int64_t padded) {
-    const float* row = scores + i * kKeyBlock;
-    const f32x16 shift = broadcast(-top[i]);
-    f32x16 even = load(mass + i * 16) * shrink[i], odd = zero();
-    for (int64_t j = 0; j < padded; j += 32) {
-      const f32x16 a = exp2<T>(fma(load(row + j), c, shift)), b = exp2<T>(fma(load(row + j + 16), c, shift));
+  /// Weights of row i for `columns` scores (a multiple of 32).
+  void weigh(const float* score, T* weight, int64_t i, int64_t columns) {
+    const f32x16 shift = broadcast(-top[i]), factor = broadcast(c);
+    f32x16 even = load(mass + i * 16), odd = zero();
+    for (int64_t j = 0; j < columns; j += 32) {
+      const f32x16 a = exp2<T>(fma(load(score + j), factor, shift)), b = exp2<T>(fma(load(score + j + 16), factor, shift));
       even += a;
       odd += b;
-      store_pair(weights + i * kKeyBlock + j, a, b);
+      store_pair(weight + j, a, b);
     }
     store(mass + i * 16, even + odd);
+  }
+
+  /// Rescales row i to its new maximum.
+  void rescale(int64_t i) {
+    if (shrink[i] == 1.0f) return;
+    const f32x16 less = broadcast(shrink[i]);
+    store(mass + i * 16, load(mass + i * 16) * less);
+    for (int64_t j = 0; j < width; j += 16) store(sums + i * width + j, load(sums + i * width + j) * less);
+  }
+
+  /// Σ weights of rows i .. i + 15.
+  f32x16 totals(int64_t i) const {
+    return across(mass + i * 16, [](f32x16 a, f32x16 b) { return a + b; });
+  }
+
+ private:
+  static void mask_from(float* score, int64_t visible, int64_t columns) {
+    int64_t j = visible / 16 * 16;
+    if (j < visible) {
+      f32x16 kept = broadcast(kMasked);
+      std::memcpy(&kept, score + j, static_cast<size_t>(visible - j) * sizeof(float));
+      store(score + j, kept);
+      j += 16;
+    }
+    for (; j < columns; j += 16) store(score + j, broadcast(kMasked));
+  }
+
+  /// Lane r of the result: the sixteen lanes of row r of `lanes` [16, 16] put together by a tree.
+  template <class Op>
+  static f32x16 across(const float* lanes, const Op& op) {
+    i32x16 tile[16];
+    for (int64_t i = 0; i < 16; ++i) tile[i] = bits_of(load(lanes + i * 16));
+    transpose16(tile);
+    f32x16 x[16];
+    for (int64_t i = 0; i < 16; ++i) x[i] = float_of_bits(tile[i]);
+#pragma GCC unroll 4
+    for (int64_t half = 8; half > 0; half /= 2) {
+#pragma GCC unroll 8
+      for (int64_t i = 0; i < half; ++i) x[i] = op(x[i], x[i + half]);
+    }
+    return x[0];
   }
 };
 

@@ -2,7 +2,8 @@
 //
 // A task is one head of one segment. Its loops keep a block of keys and go over the blocks of queries that see it, on
 // transposed tiles [keys, queries]: Pᵀ and dSᵀ are then the left sides of dV += Pᵀ·dO and dK += dSᵀ·Q as they
-// come, and dSᵀ is written once more in the packed layout for dQᵀ += Kᵀ·dSᵀ.
+// come, and dSᵀ is written once more in the packed layout for dQᵀ += Kᵀ·dSᵀ. A tile is worked on in steps of 32 keys,
+// whose intermediate results fit the L1 cache.
 #include "attention.h"
 #include "kernels.h"
 
@@ -11,8 +12,11 @@ namespace FATHOM_ISA_NS {
 
 namespace {
 
-/// Keys and queries of one tile.
-constexpr int64_t kTile = 128;
+/// Rows of keys or queries of one tile, and keys that take a step together.
+constexpr int64_t kTile = 128, kStep = 32;
+
+/// Elements between panels of packed dSᵀ.
+constexpr int64_t kPanel = kTile * 16;
 
 /// Heads whose gradients of the shared rotary key exist at one time.
 constexpr int64_t kHeadsPerWave = 16;
@@ -27,23 +31,26 @@ struct BackwardCall {
   float* dk_rope;
 };
 
-/// Memory of one unit of S rows; a block is kTile rows; d and v filled up to multiples of 32.
+/// Memory of one unit of S rows. A block is kTile rows; d, v and rows are filled up with zeros to multiples of 32.
 template <class T>
 struct UnitMemory {
   /// Queries and dO, packed for ·Qᵀ and ·dOᵀ in panels of 16 rows.
   T *q_rows, *do_rows;
   /// Queries and dO, packed per block for dSᵀ·Q and Pᵀ·dO.
   T *q_blocks, *do_blocks;
+  /// K [S, d] and V [S, v], and per block Kᵀ [d, kTile].
+  T *k, *v, *kt;
   /// [blocks, d, kTile]: dQᵀ.
   float* dq;
-  /// [S16]: logSumExp·log2(e) and rowsum(dO·o)·scale.
+  /// [S]: logSumExp·log2(e) and rowsum(dO·o)·scale.
   float *lse, *delta;
-  /// Of the current block of keys: K [kTile, d], V [kTile, v], Kᵀ [d, kTile]; their gradients.
-  T *k, *v, *kt;
+  /// Of the current block of keys: dK [kTile, d], dV [kTile, v].
   float *dk, *dv;
-  /// Of the current tile [keys, queries]: scores and dPᵀ; Pᵀ, dSᵀ, and dSᵀ packed.
+  /// Of the current step [kStep keys, kTile queries]: scores and dPᵀ; Pᵀ and dSᵀ.
   float *scores, *dp;
-  T *p, *ds, *ds_packed;
+  T *p, *ds;
+  /// Of the current tile: dSᵀ packed for Kᵀ·dSᵀ.
+  T* ds_packed;
 
   template <class Take>
   void lay_out(const AttentionDims& d, int64_t length, const Take& take) {
@@ -53,19 +60,19 @@ struct UnitMemory {
     take(do_rows, block_elements<T>(length, d.v));
     take(q_blocks, blocks * block_elements<T>(d.depth(), kTile));
     take(do_blocks, blocks * block_elements<T>(d.v, kTile));
-    take(dq, blocks * depth * kTile);
+    take(k, blocks * kTile * depth);
+    take(v, blocks * kTile * width);
+    take(kt, blocks * kTile * depth);
+    take(dq, blocks * kTile * depth);
     take(lse, blocks * kTile);
     take(delta, blocks * kTile);
-    take(k, kTile * depth);
-    take(v, kTile * width);
-    take(kt, kTile * depth);
     take(dk, kTile * depth);
     take(dv, kTile * width);
-    take(scores, kTile * kTile);
-    take(dp, kTile * kTile);
-    take(p, kTile * kTile);
-    take(ds, kTile * kTile);
-    take(ds_packed, packed_elements<T>(kTile, kTile));
+    take(scores, kStep * kTile);
+    take(dp, kStep * kTile);
+    take(p, kStep * kTile);
+    take(ds, kStep * kTile);
+    take(ds_packed, kTile / 16 * kPanel);
   }
 
   UnitMemory(const AttentionDims& d, int64_t length) {
@@ -86,6 +93,30 @@ float dot_row(const T* a, const T* b, int64_t count) {
   return hsum(sum);
 }
 
+/// Two rows of 16 values as T: a at p and b at p + stride; where there is a panel, also to its pair of rows.
+FATHOM_INLINE void store_rows(float* p, int64_t stride, float* panel, f32x16 a, f32x16 b) {
+  store(p, a);
+  store(p + stride, b);
+  if (!panel) return;
+  store(panel, a);
+  store(panel + 16, b);
+}
+FATHOM_INLINE void store_rows(bf16* p, int64_t stride, bf16* panel, f32x16 a, f32x16 b) {
+#if defined(__AVX512BF16__)
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)b.p[0], (__m512)a.p[0]);
+  _mm256_storeu_si256((__m256i*)p, _mm512_castsi512_si256(both));
+  _mm256_storeu_si256((__m256i*)(p + stride), _mm512_extracti64x4_epi64(both, 1));
+  if (!panel) return;
+  alignas(64) static const uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  _mm512_storeu_si512(panel, _mm512_permutexvar_epi16(_mm512_load_si512(order), both));
+#else
+  store(p, a);
+  store(p + stride, b);
+  if (panel) store(reinterpret_cast<int32_t*>(panel), bf16_pairs(a, b));
+#endif
+}
+
 template <class T>
 class BackwardUnit {
  public:
@@ -95,18 +126,28 @@ class BackwardUnit {
 
   void run() {
     prepare_queries();
-    for (int64_t key = 0; key < length; key += kTile) key_block(key, std::min(kTile, length - key));
-    for (int64_t row = 0; row < length; row += kTile) {
-      T* to = call.dq + (unit.begin + row) * d.q_stride() + unit.head * d.depth();
-      transpose_matrix(to, d.q_stride(), dq_block(row), kTile, d.depth(), std::min(kTile, length - row));
+    prepare_keys();
+    for (int64_t key = 0; key < length; key += kTile) {
+      for (int64_t query = key; query < length; query += kTile) tile(key, query);
+      write_keys(key, std::min(kTile, length - key));
     }
+    write_queries();
   }
 
  private:
+  /// Keys `key` + `sub` .. + kStep against those queries of the block from `query` that see any of them.
+  struct Step {
+    int64_t key, sub, query;
+    /// First query, and queries from there: existing, and filled up to a multiple of 32.
+    int64_t from, queries, columns;
+
+    bool diagonal() const { return from == key + sub; }
+    bool first_query() const { return query == key; }
+  };
+
   const T* q_at(int64_t row) const { return call.q + (unit.begin + row) * d.q_stride() + unit.head * d.depth(); }
   const T* do_at(int64_t row) const { return call.d_o + (unit.begin + row) * d.o_stride() + unit.head * d.v; }
   const T* kv_at(int64_t row) const { return call.kv + (unit.begin + row) * d.kv_stride() + unit.head * d.kv_head(); }
-  float* dq_block(int64_t row) const { return m.dq + row * depth; }
   T* q_block(int64_t row) const { return m.q_blocks + row / kTile * block_elements<T>(d.depth(), kTile); }
   T* do_block(int64_t row) const { return m.do_blocks + row / kTile * block_elements<T>(d.v, kTile); }
 
@@ -129,87 +170,94 @@ class BackwardUnit {
     std::fill(m.delta + length, m.delta + end, 0.0f);
   }
 
-  /// Keys `key` .. `key` + `keys`: all their gradients, and their part of every dQ.
-  void key_block(int64_t key, int64_t keys) {
-    const int64_t rows = round_up(keys, kBlock);
-    gather_keys(m.k, depth, rows, d, kv_at(key), call.k_rope + (unit.begin + key) * d.rope, keys);
-    copy_padded(m.v, width, rows, kv_at(key) + d.nope, d.kv_stride(), d.v, keys);
-    transpose_matrix(m.kt, kTile, m.k, depth, rows, depth);
-    for (int64_t query = key; query < length; query += kTile) tile(key, keys, query, std::min(kTile, length - query));
-    write_keys(key, keys);
+  void prepare_keys() {
+    const int64_t rows = round_up(length, kBlock);
+    gather_keys(m.k, depth, rows, d, kv_at(0), call.k_rope + unit.begin * d.rope, length);
+    copy_padded(m.v, width, rows, kv_at(0) + d.nope, d.kv_stride(), d.v, length);
+    for (int64_t row = 0; row < rows; row += kTile) {
+      transpose_blocks(m.kt + row * depth, kTile, m.k + row * depth, depth, std::min(kTile, rows - row), depth);
+    }
   }
 
-  /// One tile of keys and queries.
-  void tile(int64_t key, int64_t keys, int64_t query, int64_t queries) {
-    const int64_t rows = round_up(keys, kBlock), columns = round_up(queries, kBlock);
-    const int64_t q_panel = panel_elements<T>(d.depth()), do_panel = panel_elements<T>(d.v);
-    multiply(rows, columns, d.depth(), m.k, depth, m.q_rows + query / 16 * q_panel, q_panel, m.scores, kTile, false);
-    multiply(rows, columns, d.v, m.v, width, m.do_rows + query / 16 * do_panel, do_panel, m.dp, kTile, false);
-    if (key == query) weigh<true>(keys, query, columns);
-    else weigh<false>(keys, query, columns);
-    const bool add = query > key;
-    const int64_t by_query = panel_elements<T>(queries), by_key = panel_elements<T>(keys);
-    multiply(rows, width, queries, m.p, kTile, do_block(query), by_query, m.dv, width, add);
-    multiply(rows, depth, queries, m.ds, kTile, q_block(query), by_query, m.dk, depth, add);
-    multiply(depth, columns, keys, m.kt, kTile, m.ds_packed, by_key, dq_block(query), kTile, key > 0);
+  /// One tile of keys and queries: dK and dV of its keys, step by step, then dQᵀ += Kᵀ·dSᵀ, where on the diagonal
+  /// queries have no part in keys that come after them.
+  void tile(int64_t key, int64_t query) {
+    const int64_t keys = std::min(kTile, length - key), end = std::min(query + kTile, length);
+    for (int64_t sub = 0; sub < keys; sub += kStep) {
+      const int64_t from = std::max(query, key + sub);
+      const Step step{key, sub, query, from, end - from, round_up(end - from, kBlock)};
+      scores(step);
+      weigh(step);
+      gradients(step);
+    }
+    const auto seen = [&](int64_t, int64_t n) {
+      return Range{0, std::min(round_up(keys, kStep), key == query ? n + kBlock : kTile)};
+    };
+    multiply(depth, round_up(end - query, kBlock), m.kt + key * depth, kTile, m.ds_packed, kPanel, m.dq + query * depth, kTile,
+             key > 0, seen, NoSideWork{});
   }
 
-  /// Pᵀ = 2^(c·scores − lse) and dSᵀ = Pᵀ·(dPᵀ − delta)·scale, two keys at a time. On the diagonal a key is seen by the
-  /// queries from its own index on.
-  template <bool diagonal>
-  void weigh(int64_t keys, int64_t query, int64_t queries) {
+  /// scores = K·Qᵀ and dPᵀ = V·dOᵀ.
+  void scores(const Step& s) {
+    const int64_t row = s.key + s.sub, q_panel = panel_elements<T>(d.depth()), do_panel = panel_elements<T>(d.v);
+    multiply(kStep, s.columns, d.depth(), m.k + row * depth, depth, m.q_rows + s.from / 16 * q_panel, q_panel, m.scores, kTile, false);
+    multiply(kStep, s.columns, d.v, m.v + row * width, width, m.do_rows + s.from / 16 * do_panel, do_panel, m.dp, kTile, false);
+  }
+
+  /// dV += Pᵀ·dO and dK += dSᵀ·Q.
+  void gradients(const Step& s) {
+    const int64_t panel = panel_elements<T>(std::min(kTile, length - s.query)), skipped = (s.from - s.query) * 16;
+    multiply(kStep, width, s.queries, m.p, kTile, do_block(s.query) + skipped, panel, m.dv + s.sub * width, width, !s.first_query());
+    multiply(kStep, depth, s.queries, m.ds, kTile, q_block(s.query) + skipped, panel, m.dk + s.sub * depth, depth, !s.first_query());
+  }
+
+  /// Pᵀ = 2^(c·scores − lse) and dSᵀ = Pᵀ·(dPᵀ − delta)·scale.
+  void weigh(const Step& s) {
+    for (int64_t k = 0; k < kStep; k += 2) {
+      const int64_t existing = length - s.key - s.sub - k;
+      const int64_t masked = existing < 2 ? s.columns : s.diagonal() ? kBlock : 0;
+      for (int64_t j = 0; j < masked; j += 16) weigh_pair<true>(s, k, j, existing);
+      for (int64_t j = masked; j < s.columns; j += 16) weigh_pair<false>(s, k, j, 2);
+    }
+  }
+
+  /// Keys k and k + 1 and sixteen queries from j. `masked`: only `existing` of the two keys exist, and on the diagonal a
+  /// key is seen by the queries from its own on.
+  template <bool masked>
+  FATHOM_INLINE void weigh_pair(const Step& s, int64_t k, int64_t j, int64_t existing) {
     static const int32_t lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const f32x16 c = broadcast(d.scale * kLog2E), scale = broadcast(d.scale);
-    const int64_t panel = panel_elements<T>(keys);
-    for (int64_t k = 0; k < keys; k += 2) {
-      const int64_t next = std::min(k + 1, keys - 1);
-      for (int64_t j = 0; j < queries; j += 16) {
-        const f32x16 lse = -load(m.lse + query + j), delta = -load(m.delta + query + j);
-        f32x16 p0 = exp2<T>(fma(load(m.scores + k * kTile + j), c, lse));
-        f32x16 p1 = exp2<T>(fma(load(m.scores + next * kTile + j), c, lse));
-        if constexpr (diagonal) {
-          const i32x16 lane = load(lanes) + static_cast<int32_t>(j - k);
-          p0 = select(lane >= broadcast_int(0), p0, zero());
-          p1 = select(lane >= broadcast_int(1), p1, zero());
-        }
-        if (next == k) p1 = zero();
-        const f32x16 ds0 = p0 * fma(load(m.dp + k * kTile + j), scale, delta);
-        const f32x16 ds1 = p1 * fma(load(m.dp + next * kTile + j), scale, delta);
-        store_rows(m.p + k * kTile + j, p0, p1);
-        store_rows(m.ds + k * kTile + j, ds0, ds1);
-        store_packed(m.ds_packed + j / 16 * panel, k, ds0, ds1, next > k);
-      }
+    const float *score = m.scores + k * kTile + j, *dp = m.dp + k * kTile + j;
+    const f32x16 lse = -load(m.lse + s.from + j), delta = -load(m.delta + s.from + j);
+    f32x16 p0 = exp2<T>(fma(load(score), c, lse)), p1 = exp2<T>(fma(load(score + kTile), c, lse));
+    if constexpr (masked) {
+      const i32x16 lane = load(lanes) + static_cast<int32_t>(j);
+      const auto seen_from = [&](int64_t i) { return existing > i ? static_cast<int32_t>(s.diagonal() ? k + i : 0) : kNever; };
+      p0 = select(lane >= broadcast_int(seen_from(0)), p0, zero());
+      p1 = select(lane >= broadcast_int(seen_from(1)), p1, zero());
     }
-    const int64_t even = round_up(keys, 2), used = std::min(panel, even * 16);
-    clear_rows(m.p, kTile, even, round_up(keys, kBlock));
-    clear_rows(m.ds, kTile, even, round_up(keys, kBlock));
-    for (int64_t j = 0; j < queries; j += 16) clear_rows(m.ds_packed + j / 16 * panel, 1, used, panel);
+    const f32x16 ds0 = p0 * fma(load(dp), scale, delta), ds1 = p1 * fma(load(dp + kTile), scale, delta);
+    T* panel = m.ds_packed + (s.from - s.query + j) / 16 * kPanel + (s.sub + k) * 16;
+    store_rows(m.p + k * kTile + j, kTile, static_cast<T*>(nullptr), p0, p1);
+    store_rows(m.ds + k * kTile + j, kTile, panel, ds0, ds1);
   }
-
-  /// a at p, b one row further.
-  static FATHOM_INLINE void store_rows(T* p, f32x16 a, f32x16 b) {
-    store(p, a);
-    store(p + kTile, b);
-  }
-
-  /// Keys k and k + 1 of one panel of packed dSᵀ.
-  static FATHOM_INLINE void store_packed(float* panel, int64_t k, f32x16 a, f32x16 b, bool both) {
-    store(panel + k * 16, a);
-    if (both) store(panel + (k + 1) * 16, b);
-  }
-  static FATHOM_INLINE void store_packed(bf16* panel, int64_t k, f32x16 a, f32x16 b, bool) {
-    const i32x16 pair = bf16_bits(a) | shift_left(bf16_bits(b), 16);
-    store(reinterpret_cast<int32_t*>(panel + k * 16), pair);
-  }
+  static constexpr int32_t kNever = INT32_MAX;
 
   /// Writes the finished gradients of a block of keys.
   void write_keys(int64_t key, int64_t keys) {
+    const auto same = [](f32x16 x) { return x; };
     for (int64_t i = 0; i < keys; ++i) {
       T* out = call.dkv + (unit.begin + key + i) * d.kv_stride() + unit.head * d.kv_head();
-      each16(d.nope, [&](int64_t j, auto n) { store(out + j, load(m.dk + i * depth + j, n), n); });
-      each16(d.v, [&](int64_t j, auto n) { store(out + d.nope + j, load(m.dv + i * width + j, n), n); });
-      float* rope = call.dk_rope + (wave_head * d.tokens + unit.begin + key + i) * d.rope;
-      std::memcpy(rope, m.dk + i * depth + d.nope, static_cast<size_t>(d.rope) * sizeof(float));
+      write_row(out, m.dk + i * depth, d.nope, same);
+      write_row(out + d.nope, m.dv + i * width, d.v, same);
+      copy_row(call.dk_rope + (wave_head * d.tokens + unit.begin + key + i) * d.rope, m.dk + i * depth + d.nope, d.rope);
+    }
+  }
+
+  void write_queries() {
+    for (int64_t row = 0; row < length; row += kTile) {
+      T* to = call.dq + (unit.begin + row) * d.q_stride() + unit.head * d.depth();
+      transpose_matrix(to, d.q_stride(), m.dq + row * depth, kTile, d.depth(), std::min(kTile, length - row));
     }
   }
 

@@ -7,8 +7,9 @@ namespace FATHOM_ISA_NS {
 
 namespace {
 
-/// Queries of one task.
-constexpr int64_t kQueryBlock = 64;
+/// Queries of one task, and keys that they go through before the next: K and V of kKeySpan keys at DeepSeek-V3's head
+/// sizes are 640 KB, so that they stay in L2 while the task's queries take turns.
+constexpr int64_t kQueryBlock = 128, kKeySpan = 1024;
 
 /// Packed keys and values that exist at one time, per thread: what stays in a core's L2 cache.
 constexpr int64_t kWaveBytes = int64_t{1} << 20;
@@ -40,6 +41,22 @@ struct PackedUnit {
   }
 };
 
+/// Packs rows of keys [k_nope | k_rope], side by side where the pairs of the packed layout allow it.
+template <class T>
+void pack_keys(const AttentionDims& d, const T* kv, const T* k_rope, int64_t count, T* out) {
+  if (d.nope % kBlock == 0) {
+    for (int64_t key = 0; key < count; key += 16, out += panel_elements<T>(d.depth())) {
+      const int64_t columns = std::min<int64_t>(16, count - key);
+      pack_panel_nk(out, kv + key * d.kv_stride(), columns, d.nope, d.kv_stride());
+      pack_panel_nk(out + d.nope * 16, k_rope + key * d.rope, columns, d.rope, d.rope);
+    }
+    return;
+  }
+  T* rows = scratch<T>(9, kKeyBlock * d.depth());
+  gather_keys(rows, d.depth(), count, d, kv, k_rope, count);
+  pack_nk(out, rows, count, d.depth(), d.depth());
+}
+
 /// Packs keys `key` .. `key` + kKeyBlock of a unit.
 template <class T>
 void pack_block(const ForwardCall<T>& call, const PackedUnit<T>& packed, int64_t key) {
@@ -47,49 +64,137 @@ void pack_block(const ForwardCall<T>& call, const PackedUnit<T>& packed, int64_t
   const AttentionUnit& unit = packed.unit;
   const int64_t count = std::min(kKeyBlock, unit.length() - key);
   const T* kv = call.kv + (unit.begin + key) * d.kv_stride() + unit.head * d.kv_head();
-  T* rows = scratch<T>(9, kKeyBlock * d.depth());
-  gather_keys(rows, d.depth(), count, d, kv, call.k_rope + (unit.begin + key) * d.rope, count);
-  pack_blocks_nk(packed.keys_from(d, key), rows, count, d.depth(), d.depth());
+  pack_keys(d, kv, call.k_rope + (unit.begin + key) * d.rope, count, packed.keys_from(d, key));
+  clear_last_panel(packed.keys_from(d, key), count, d.depth());
   pack_blocks_kn(packed.values_from(d, key), kv + d.nope, count, d.v, d.kv_stride());
 }
 
-/// o = sums / mass and logSumExp of a finished block of queries from `row`.
+/// The queries of one task on their way through the keys, kRows of them at a time.
 template <class T>
-void write_block(const ForwardCall<T>& call, const OnlineSoftmax<T>& soft, int64_t head, int64_t row) {
-  const AttentionDims& d = call.dims;
-  float total[kQueryBlock] = {};
-  for (int64_t i = 0; i < soft.rows; ++i) {
-    total[i] = soft.total(i);
-    const float inverse = 1.0f / total[i];
-    T* out = call.o + (row + i) * d.o_stride() + head * d.v;
-    each16(d.v, [&](int64_t j, auto n) { store(out + j, load(soft.sums + i * soft.width + j, n) * inverse, n); });
+class QueryBlock {
+ public:
+  QueryBlock(const ForwardCall<T>& forward, const PackedUnit<T>& unit_keys, int64_t first_row)
+      : call(forward), d(forward.dims), packed(unit_keys), length(unit_keys.unit.length()), first(first_row),
+        count(std::min(kQueryBlock, length - first_row)), stride(round_up(d.depth(), kBlock)), memory(9, bytes()),
+        soft(memory, count, d.v, d.scale) {
+    queries = memory.take<T>(kQueryBlock * stride);
+    weights = memory.take<T>(kRows * kKeyBlock);
+    for (float*& buffer : scores) buffer = memory.take<float>(kRows * kKeyBlock);
+    const T* q = call.q + (packed.unit.begin + first) * d.q_stride() + packed.unit.head * d.depth();
+    copy_padded(queries, stride, soft.rows, q, d.q_stride(), d.depth(), count);
   }
-  float* lse = call.log_sum_exp + head * d.tokens + row;
-  each16(soft.rows, [&](int64_t i, auto n) { store(lse + i, fma(load(soft.top + i), kLn2, log(load(total + i))), n); });
-}
 
-/// Queries `first` .. `first` + kQueryBlock of a unit against all keys up to each.
-template <class T>
-void query_block(const ForwardCall<T>& call, const PackedUnit<T>& packed, int64_t first) {
-  const AttentionDims& d = call.dims;
-  const AttentionUnit& unit = packed.unit;
-  const int64_t rows = std::min(kQueryBlock, unit.length() - first), depth = d.depth(), stride = round_up(depth, kBlock);
-  Workspace memory(9, Workspace::bytes_of<T>(kQueryBlock * stride) + OnlineSoftmax<T>::bytes(kQueryBlock, d.v));
-  OnlineSoftmax<T> soft(memory, rows, d.v, d.scale);
-  T* queries = memory.take<T>(kQueryBlock * stride);
-  const T* q = call.q + (unit.begin + first) * d.q_stride() + unit.head * depth;
-  copy_padded(queries, stride, soft.padded_rows, q, d.q_stride(), depth, rows);
-  for (int64_t key = 0; key < first + rows; key += kKeyBlock) {
-    const int64_t stored = std::min(kKeyBlock, unit.length() - key);
-    const int64_t keys = std::min(stored, first + rows - key), padded = round_up(keys, kBlock);
-    multiply(soft.padded_rows, padded, depth, queries, stride, packed.keys_from(d, key), panel_elements<T>(depth), soft.scores,
-             kKeyBlock, false);
-    soft.block(keys, first - key, padded, key == 0);
-    multiply(soft.padded_rows, soft.width, std::min(stored, padded), soft.weights, kKeyBlock, packed.values_from(d, key),
-             panel_elements<T>(stored), soft.sums, soft.width, key > 0);
+  /// The scores of a step are computed while the weights of the one before are, and its maxima while these meet their
+  /// values.
+  void run() {
+    const std::vector<Step> steps = list_steps();
+    score(steps[0], NoSideWork{});
+    for (int64_t part = 0; part < kRows / kLookRows; ++part) look(steps[0], part);
+    for (size_t i = 0; i + 1 < steps.size(); ++i) {
+      const Step &now = steps[i], &next = steps[i + 1];
+      prepare(now);
+      const auto weigh_part = [&](int64_t part) { weigh(now, part); };
+      Beside weighing(weigh_parts(now), weigh_part);
+      score(next, weighing);
+      weighing.finish();
+      const auto look_part = [&](int64_t part) { look(next, part); };
+      Beside looking(kRows / kLookRows, look_part);
+      add_values(now, looking);
+      looking.finish();
+    }
+    const Step& last = steps.back();
+    prepare(last);
+    for (int64_t part = 0; part < weigh_parts(last); ++part) weigh(last, part);
+    add_values(last, NoSideWork{});
+    write();
   }
-  write_block(call, soft, unit.head, unit.begin + first);
-}
+
+ private:
+  size_t bytes() const {
+    return OnlineSoftmax<T>::bytes(kQueryBlock, d.v) + Workspace::bytes_of<T>(kQueryBlock * stride) +
+           Workspace::bytes_of<T>(kRows * kKeyBlock) + 2 * Workspace::bytes_of<float>(kRows * kKeyBlock);
+  }
+
+  /// A step: kRows queries from `row` against the keys from `key`.
+  struct Step {
+    int64_t row, key;
+    /// Keys of the block that exist, and columns up to the last that a query sees, filled up to a multiple of 32.
+    int64_t stored, columns;
+    float* scores;
+  };
+
+  std::vector<Step> list_steps() const {
+    std::vector<Step> steps;
+    for (int64_t span = 0; span < first + count; span += kKeySpan) {
+      for (int64_t row = 0; row < count; row += kRows) {
+        const int64_t end = first + row + kRows;
+        for (int64_t key = span; key < std::min(span + kKeySpan, end); key += kKeyBlock) {
+          steps.push_back({row, key, std::min(kKeyBlock, length - key), std::min(kKeyBlock, end - key), scores[steps.size() % 2]});
+        }
+      }
+    }
+    return steps;
+  }
+
+  template <class Side>
+  void score(const Step& s, Side&& side) {
+    const auto range = [&](int64_t, int64_t) { return Range{0, d.depth()}; };
+    multiply(kRows, s.columns, queries + s.row * stride, stride, packed.keys_from(d, s.key), panel_elements<T>(d.depth()),
+             s.scores, kKeyBlock, false, range, side);
+  }
+
+  /// Rows that are looked at, and scores that are weighed, in one portion beside the tile products.
+  static constexpr int64_t kLookRows = 4, kWeighColumns = 64;
+
+  void look(const Step& s, int64_t part) {
+    for (int64_t i = part * kLookRows; i < (part + 1) * kLookRows; ++i) {
+      const int64_t visible = std::min(s.stored, first + s.row + i + 1 - s.key);
+      soft.look(s.scores + i * kKeyBlock, s.row + i, visible, s.columns);
+    }
+  }
+
+  void prepare(const Step& s) {
+    soft.raise(s.row);
+    for (int64_t i = s.row; i < s.row + kRows && s.key > 0; ++i) soft.rescale(i);
+  }
+
+  static int64_t weigh_parts(const Step& s) { return kRows * round_up(s.columns, kWeighColumns) / kWeighColumns; }
+  void weigh(const Step& s, int64_t part) {
+    const int64_t parts = round_up(s.columns, kWeighColumns) / kWeighColumns, i = part / parts, j = part % parts * kWeighColumns;
+    soft.weigh(s.scores + i * kKeyBlock + j, weights + i * kKeyBlock + j, s.row + i, std::min(kWeighColumns, s.columns - j));
+  }
+
+  template <class Side>
+  void add_values(const Step& s, Side&& side) {
+    const auto range = [&](int64_t, int64_t) { return Range{0, std::min(s.stored, s.columns)}; };
+    multiply(kRows, soft.width, weights, kKeyBlock, packed.values_from(d, s.key), panel_elements<T>(s.stored),
+             soft.sums + s.row * soft.width, soft.width, s.key > 0, range, side);
+  }
+
+  /// o = sums / mass, and logSumExp.
+  void write() {
+    const int64_t row = packed.unit.begin + first, head = packed.unit.head;
+    float inverse[kQueryBlock];
+    for (int64_t i = 0; i < count; i += 16) {
+      const f32x16 total = soft.totals(i);
+      store(inverse + i, 1.0f / total);
+      store(call.log_sum_exp + head * d.tokens + row + i, fma(load(soft.top + i), kLn2, log(total)), count - i);
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      const f32x16 factor = broadcast(inverse[i]);
+      write_row(call.o + (row + i) * d.o_stride() + head * d.v, soft.sums + i * soft.width, d.v, [=](f32x16 x) { return x * factor; });
+    }
+  }
+
+  const ForwardCall<T>& call;
+  const AttentionDims& d;
+  const PackedUnit<T>& packed;
+  const int64_t length, first, count, stride;
+  Workspace memory;
+  OnlineSoftmax<T> soft;
+  T *queries, *weights;
+  float* scores[2];
+};
 
 /// A block of rows of a packed unit.
 struct BlockTask {
@@ -119,7 +224,9 @@ void run_wave(const ForwardCall<T>& call, std::vector<PackedUnit<T>>& wave, int6
   }
   const std::vector<BlockTask> keys = blocks_of(wave, kKeyBlock), queries = blocks_of(wave, kQueryBlock);
   parallel_for(static_cast<int64_t>(keys.size()), [&](int64_t i) { pack_block(call, wave[keys[i].unit], keys[i].row); });
-  parallel_for(static_cast<int64_t>(queries.size()), [&](int64_t i) { query_block(call, wave[queries[i].unit], queries[i].row); });
+  parallel_for(static_cast<int64_t>(queries.size()), [&](int64_t i) {
+    QueryBlock<T>(call, wave[queries[i].unit], queries[i].row).run();
+  });
 }
 
 template <class T>

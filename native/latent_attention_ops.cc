@@ -36,37 +36,70 @@ int64_t part_keys(int64_t length) {
   return std::max(kPartKeys, round_up((length + kContextParts - 1) / kContextParts, kKeyBlock));
 }
 
-/// One part with all heads.
+/// The heads of one row against one part of its context.
 template <class T>
-void attend_part(const LatentCall<T>& call, const Part& part) {
-  const LatentDims& d = call.dims;
-  const int64_t depth = d.depth(), stride = round_up(depth, kBlock);
-  Workspace memory(9, OnlineSoftmax<T>::bytes(d.heads, d.latent) + Workspace::bytes_of<T>((round_up(d.heads, kBlock) + kKeyBlock) * stride) +
-                          Workspace::bytes_of<T>(block_elements<T>(kKeyBlock, depth)) +
-                          Workspace::bytes_of<T>(block_elements<T>(d.latent, kKeyBlock)));
-  OnlineSoftmax<T> soft(memory, d.heads, d.latent, d.scale);
-  T* queries = memory.take<T>(soft.padded_rows * stride);
-  T* rows = memory.take<T>(kKeyBlock * stride);
-  T* keys = memory.take<T>(block_elements<T>(kKeyBlock, depth));
-  T* values = memory.take<T>(block_elements<T>(d.latent, kKeyBlock));
-  copy_padded(queries, stride, soft.padded_rows, call.q + part.row * d.heads * depth, depth, depth, d.heads);
-  for (int64_t at = part.begin; at < part.end; at += kKeyBlock) {
-    const int64_t count = std::min(kKeyBlock, part.end - at), padded = round_up(count, kBlock);
-    for (int64_t i = 0; i < count; ++i) {
-      std::memcpy(rows + i * depth, call.cache + call.index[at + i] * depth, static_cast<size_t>(depth) * sizeof(T));
+class LatentPart {
+ public:
+  LatentPart(const LatentCall<T>& latent_call, const Part& its)
+      : call(latent_call), d(latent_call.dims), part(its), depth(d.depth()), stride(round_up(depth, kBlock)),
+        heads(round_up(d.heads, kRows)), memory(9, bytes()), soft(memory, heads, d.latent, d.scale) {
+    queries = memory.take<T>(heads * stride);
+    rows = memory.take<T>(kKeyBlock * depth);
+    weights = memory.take<T>(kRows * kKeyBlock);
+    scores = memory.take<float>(kRows * kKeyBlock);
+    keys = memory.take<T>(block_elements<T>(kKeyBlock, depth));
+    values = memory.take<T>(block_elements<T>(d.latent, kKeyBlock));
+    copy_padded(queries, stride, heads, call.q + part.row * d.heads * depth, depth, depth, d.heads);
+  }
+
+  void run() {
+    for (int64_t at = part.begin; at < part.end; at += kKeyBlock) {
+      const int64_t count = std::min(kKeyBlock, part.end - at);
+      for (int64_t i = 0; i < count; ++i) copy_row(rows + i * depth, call.cache + call.index[at + i] * depth, depth);
+      pack_blocks_nk(keys, rows, count, depth, depth);
+      pack_blocks_kn(values, rows, count, d.latent, depth);
+      for (int64_t head = 0; head < d.heads; head += kRows) attend(head, count, at > part.begin);
     }
-    pack_blocks_nk(keys, rows, count, depth, depth);
-    pack_blocks_kn(values, rows, count, d.latent, depth);
-    multiply(soft.padded_rows, padded, depth, queries, stride, keys, panel_elements<T>(depth), soft.scores, kKeyBlock, false);
-    soft.block(count, kKeyBlock, padded, at == part.begin);
-    multiply(soft.padded_rows, soft.width, count, soft.weights, kKeyBlock, values, panel_elements<T>(count), soft.sums, soft.width, at > part.begin);
+    for (int64_t h = 0; h < d.heads; ++h) {
+      std::copy(soft.sums + h * soft.width, soft.sums + h * soft.width + d.latent, part.sums + h * d.latent);
+    }
+    for (int64_t h = 0; h < d.heads; h += 16) {
+      store(part.top + h, load(soft.top + h), d.heads - h);
+      store(part.mass + h, soft.totals(h), d.heads - h);
+    }
   }
-  for (int64_t h = 0; h < d.heads; ++h) {
-    std::copy(soft.sums + h * soft.width, soft.sums + h * soft.width + d.latent, part.sums + h * d.latent);
-    part.top[h] = soft.top[h];
-    part.mass[h] = soft.total(h);
+
+ private:
+  size_t bytes() const {
+    return OnlineSoftmax<T>::bytes(heads, d.latent) + Workspace::bytes_of<T>(heads * stride) +
+           Workspace::bytes_of<T>(kKeyBlock * depth) + Workspace::bytes_of<T>(kRows * kKeyBlock) +
+           Workspace::bytes_of<float>(kRows * kKeyBlock) + Workspace::bytes_of<T>(block_elements<T>(kKeyBlock, depth)) +
+           Workspace::bytes_of<T>(block_elements<T>(d.latent, kKeyBlock));
   }
-}
+
+  /// kRows heads from `head` against the packed block of `count` positions.
+  void attend(int64_t head, int64_t count, bool add) {
+    const int64_t columns = round_up(count, kBlock);
+    multiply(kRows, columns, depth, queries + head * stride, stride, keys, panel_elements<T>(depth), scores, kKeyBlock, false);
+    for (int64_t i = 0; i < kRows; ++i) soft.look(scores + i * kKeyBlock, head + i, count, columns);
+    soft.raise(head);
+    for (int64_t i = 0; i < kRows; ++i) {
+      if (add) soft.rescale(head + i);
+      soft.weigh(scores + i * kKeyBlock, weights + i * kKeyBlock, head + i, columns);
+    }
+    multiply(kRows, soft.width, count, weights, kKeyBlock, values, panel_elements<T>(count), soft.sums + head * soft.width, soft.width, add);
+  }
+
+  const LatentCall<T>& call;
+  const LatentDims& d;
+  const Part& part;
+  const int64_t depth, stride, heads;
+  Workspace memory;
+  OnlineSoftmax<T> soft;
+  T *queries, *rows, *weights;
+  float* scores;
+  T *keys, *values;
+};
 
 /// o of one head of one row from its parts.
 template <class T>
@@ -110,7 +143,7 @@ template <class T>
 void attend_rows(const LatentCall<T>& call, const int32_t* bounds, int64_t first, int64_t last) {
   const LatentDims& d = call.dims;
   const std::vector<Part> parts = make_parts(d, bounds, first, last);
-  parallel_for(static_cast<int64_t>(parts.size()), [&](int64_t i) { attend_part(call, parts[i]); });
+  parallel_for(static_cast<int64_t>(parts.size()), [&](int64_t i) { LatentPart<T>(call, parts[i]).run(); });
   std::vector<int64_t> start(last - first + 1, 0);
   for (const Part& part : parts) ++start[part.row - first + 1];
   for (int64_t b = first; b < last; ++b) start[b - first + 1] += start[b - first];
