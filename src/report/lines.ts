@@ -1,18 +1,5 @@
 /** A chart of curves with bands as SVG text. */
-import {
-  axes,
-  colour,
-  frame,
-  legend,
-  line,
-  MARGIN,
-  type Place,
-  px,
-  svg,
-  type Titles,
-  text,
-  WIDTH,
-} from './svg.js';
+import { axes, colour, frame, legend, type Place, px, svg, type Titles } from './svg.js';
 
 /** A point of a curve; the band around it goes from `low` to `high`. */
 export interface BandPoint {
@@ -30,24 +17,20 @@ export interface Curve {
 
 export interface LineChart extends Titles {
   curves: readonly Curve[];
-  /** Horizontal lines that values are held against, e.g. a bound. */
-  marks?: readonly { y: number; label: string }[];
 }
 
 /** @returns a complete SVG document; points that are not finite are left out */
 export function lineSvg(chart: LineChart): string {
   const curves = chart.curves.map(({ name, points }) => ({ name, points: points.filter(isFinitePoint) }));
   const all = curves.flatMap(({ points }) => points);
-  const marks = chart.marks ?? [];
   const { x, y } = axes(
     all.map((point) => point.x),
-    [...all.flatMap(({ low, high }) => [low, high]), ...marks.map((mark) => mark.y)],
+    all.flatMap(({ low, high }) => [low, high]),
   );
   return svg([
     frame(chart, x, y),
     ...curves.map(({ points }, i) => band(points, x.at, y.at, colour(i))),
     ...curves.map(({ points }, i) => path(points, x.at, y.at, colour(i))),
-    ...marks.map(({ y: value, label }) => mark(y.at(value), label)),
     ...curves.map(({ name }, i) => legend(name, i)),
   ]);
 }
@@ -65,7 +48,3 @@ function path(points: readonly BandPoint[], x: Place, y: Place, stroke: string):
   const corners = points.map((point) => `${px(x(point.x))},${px(y(point.y))}`).join(' ');
   return `<polyline points="${corners}" fill="none" stroke="${stroke}" stroke-width="2"/>`;
 }
-
-const mark = (y: number, label: string): string =>
-  line(MARGIN.left, y, WIDTH - MARGIN.right, y, '#555555') +
-  text(WIDTH - MARGIN.right + 6, y + 4, label, 'fill="#555555"');

@@ -1,6 +1,6 @@
 import path from 'node:path';
-import { recipeOf } from '../train/config.js';
-import { readMetrics } from '../train/metrics.js';
+import { recipeOf, type TrainConfig } from '../train/config.js';
+import { type Metrics, readMetrics } from '../train/metrics.js';
 import { METRIC_NAMES, METRICS, type MeasuredRun, series } from './metrics.js';
 import type { PlannedVariant } from './plan.js';
 import type { RunRecord } from './results.js';
@@ -18,7 +18,7 @@ export function measureRun(
   { config, model }: PlannedVariant,
   peakBytes: number | undefined,
 ): Pick<RunRecord, 'metrics' | 'curves'> {
-  const lines = readMetrics(path.join(folder, 'metrics.jsonl'));
+  const lines = scheduled(readMetrics(path.join(folder, 'metrics.jsonl')), config);
   const run: MeasuredRun = { config, model, recipe: recipeOf(config), lines, peakBytes };
   const values = METRIC_NAMES.map((name) => [name, METRICS[name].measure(run)] as const);
   const known = values.filter((entry): entry is [(typeof entry)[0], number] => Number.isFinite(entry[1]));
@@ -29,3 +29,10 @@ export function measureRun(
     curves: { loss: curve('loss'), validationLoss: curve('validationLoss') },
   };
 }
+
+/** Without the validations of a run that was broken off and resumed, so that runs are measured at the same steps. */
+const scheduled = (lines: readonly Metrics[], { steps, validateEvery }: TrainConfig): Metrics[] =>
+  lines.filter(
+    ({ step, validationLoss }) =>
+      validationLoss === undefined || step % validateEvery === 0 || step === steps,
+  );

@@ -67,10 +67,10 @@ function figures(report: StudyReport): string {
 /** Validation loss of each variant against the baseline, with the bounds that claims set. */
 function differences({ variants, baseline, claims: list, study }: StudyReport): string {
   const rows = variants.flatMap(({ name, metrics }) => {
-    const difference = metrics.validationLoss?.difference;
-    if (!difference || difference.low === null || difference.high === null) return [];
-    const { mean, low, high } = difference;
-    return [{ label: name, mean: 100 * mean, low: 100 * low, high: 100 * high }];
+    // The baseline differs from itself by nothing.
+    const { mean, low, high } = metrics.validationLoss?.difference ?? { mean: 0, low: 0, high: 0 };
+    const known = metrics.validationLoss && low !== null && high !== null;
+    return known ? [{ label: name, mean: 100 * mean, low: 100 * low, high: 100 * high }] : [];
   });
   if (rows.length === 0) return '';
   const bounds = list.flatMap(({ rule, metric, against }) =>
@@ -81,7 +81,7 @@ function differences({ variants, baseline, claims: list, study }: StudyReport): 
     title: `Validation loss against ${baseline}`,
     xLabel: `relative difference in percent, with ${percent(study.confidence)} interval; left is better`,
     rows,
-    marks: [{ x: 0, label: baseline }, ...marks.map((x) => ({ x, label: `${x} %` }))],
+    marks: marks.map((x) => ({ x, label: `${x} %` })),
   });
 }
 
@@ -100,8 +100,7 @@ function curves({ variants }: StudyReport): string {
 }
 
 function differenceCurves({ variants, baseline }: StudyReport): string {
-  const others = variants.filter(({ name }) => name !== baseline);
-  const drawn = others
+  const drawn = variants
     .map(({ name, difference }) => ({ name, points: difference.map(inPercent) }))
     .filter(isCurve);
   if (drawn.length === 0) return '';
@@ -110,7 +109,6 @@ function differenceCurves({ variants, baseline }: StudyReport): string {
     xLabel: 'steps; the band goes from the lowest to the highest seed',
     yLabel: 'relative difference, percent',
     curves: drawn,
-    marks: [{ y: 0, label: baseline }],
   });
 }
 
