@@ -5,6 +5,7 @@ import { withFileErrors } from '../files.js';
 import type { Progress } from '../report/progress.js';
 import type { Ui } from '../report/ui.js';
 import { runStatus } from '../train/run-status.js';
+import { claimRun, refuseIfTrained, releaseRun } from './claim.js';
 import { describeMachine } from './machine.js';
 import { measureRun } from './measure.js';
 import type { PlannedVariant, StudyPlan } from './plan.js';
@@ -118,16 +119,20 @@ class Runner {
   }
 
   private async train(task: Task): Promise<Ending> {
-    const status = runStatus(this.folderOf(task));
+    const folder = this.folderOf(task);
+    refuseIfTrained(folder);
+    const status = runStatus(folder);
     if (status === 'complete') return { kind: 'complete', peakBytes: undefined };
     const process = new TrainProcess(this.command(task, status === 'unfinished'), (line) =>
       this.show(`${nameOf(task)}: ${line}`),
     );
     this.active.set(task, process);
     try {
+      if (process.pid !== undefined) claimRun(folder, process.pid);
       return await process.ending;
     } finally {
       this.active.delete(task);
+      releaseRun(folder);
     }
   }
 

@@ -23,6 +23,11 @@ export class TrainProcess {
     this.ending = this.follow(onLine);
   }
 
+  /** Undefined where it could not be started. */
+  get pid(): number | undefined {
+    return this.child.pid;
+  }
+
   /** Asks it to save and end; asked again, ends it at once. */
   stop(): void {
     this.child.kill(this.stopping ? 'SIGKILL' : 'SIGINT');

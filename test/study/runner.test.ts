@@ -1,4 +1,5 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
@@ -130,6 +131,21 @@ describe('the runner', () => {
         .every((line) => line.endsWith('--threads 2')),
     ).toBe(true);
     expect([...test.started()].sort()).toEqual(['fast.0', 'fast.1', 'slow.0', 'slow.1']);
+  });
+
+  it('refuses to train what another process trains, but not what a dead one has left', async () => {
+    const test = bench();
+    const claimed = path.join(test.out, 'work', 'runs', 'fast.0.pid');
+    ResultsFolder.start(test.out, planOf());
+    mkdirSync(path.dirname(claimed), { recursive: true });
+    writeFileSync(claimed, String(process.pid));
+    await expect(test.run(planOf())).rejects.toThrow(
+      `process ${process.pid} still trains ${claimed.slice(0, -4)}`,
+    );
+    expect(test.started()).toEqual(['slow.0']);
+    writeFileSync(claimed, String(spawnSync(process.execPath, ['--version']).pid));
+    expect(await test.run(planOf())).toMatchObject({ done: 3 });
+    expect(existsSync(claimed)).toBe(false);
   });
 
   it('says why a program cannot be started', async () => {
