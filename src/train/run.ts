@@ -2,19 +2,21 @@ import path from 'node:path';
 import { peakFlops } from '../backend/peak.js';
 import { selectBackend } from '../backend/select.js';
 import { UserError } from '../errors.js';
+import { writeFileAtomicallySync, writeFully } from '../files.js';
 import { initialise } from '../model/initialise.js';
 import { saveModel } from '../model/load.js';
 import { countParameters } from '../model/parameters.js';
 import { trainingFlops } from '../plan/flops.js';
 import type { Progress } from '../report/progress.js';
 import type { Ui } from '../report/ui.js';
-import { rate } from '../report/units.js';
+import { count, rate } from '../report/units.js';
 import type { Backend } from '../tensor/backend.js';
 import { recipeOf, type TrainConfig, tokensPerStep } from './config.js';
 import { TrainingData } from './data.js';
+import { lossFigure } from './figure.js';
 import { Health } from './health.js';
 import { type Ledger, measureLedger, predictLedger } from './ledger.js';
-import { MetricsLog } from './metrics.js';
+import { MetricsLog, readMetrics } from './metrics.js';
 import { openRun, type RunFile, type RunOptions } from './run-file.js';
 import { restoreLatest, saveState } from './state.js';
 import { TensorBoardWriter } from './tensorboard.js';
@@ -111,6 +113,7 @@ class Session {
     if (this.savedStep !== trainer.step) this.save();
     const validation = this.validated?.step === trainer.step ? this.validated.loss : this.validate();
     saveModel(this.run.out, trainer.model, recipeOf(config).activations === 'fp32' ? 'f32' : 'bf16');
+    this.draw();
     return this.result(validation);
   }
 
@@ -197,6 +200,15 @@ class Session {
   private save(): void {
     saveState(this.checkpoints, this.trainer, this.data.state(), this.config.keepCheckpoints);
     this.savedStep = this.trainer.step;
+  }
+
+  /** `loss.svg` beside the model. */
+  private draw(): void {
+    const metrics = readMetrics(path.join(this.run.out, 'metrics.jsonl'));
+    const { total } = countParameters(this.run.model);
+    const title = `${count(total)} parameters in ${recipeOf(this.config).name}`;
+    const svg = Buffer.from(lossFigure(metrics, title));
+    writeFileAtomicallySync(path.join(this.run.out, 'loss.svg'), (fd) => writeFully(fd, svg, 0));
   }
 
   private report(result: StepResult, tokensPerSecond: number): void {
