@@ -5,6 +5,7 @@ import { UsageError, UserError } from '../errors.js';
 import { makeFolder, readJsonFile, writeFileAtomicallySync, writeFully } from '../files.js';
 import { checkTiles, type ModelConfig, parseModelConfig } from '../spec/model.js';
 import { MODEL_PRESETS, type ModelPreset } from '../spec/presets.js';
+import { corpusFiles } from '../text/corpus.js';
 import { parseTrainConfig, recipeOf, TRAIN_PRESETS, type TrainConfig } from './config.js';
 import { listStates } from './state.js';
 
@@ -74,6 +75,8 @@ export function openRun(options: RunOptions): RunFile {
     tokenizer: options.tokenizer,
     dataCache: cacheOf(options),
   });
+  // Before anything is written: the text must be there.
+  corpusFiles(run.source);
   makeFolder(options.out);
   writeRun(file, run, json);
   return run;
