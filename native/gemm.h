@@ -168,13 +168,13 @@ FATHOM_INLINE void multiply_ready(Left<bf16> a, const bf16* b0, const bf16* b1, 
     FATHOM_TILE_ZERO(3);
   }
   for (int64_t step = 0; step < steps; ++step) {
-    FATHOM_TILE_LOAD(4, a.data + step * a.step, a.row * 2);
     FATHOM_TILE_STREAM(6, b0 + step * 512, 64);
+    FATHOM_TILE_LOAD(4, a.data + step * a.step, a.row * 2);
     FATHOM_TILE_DP(0, 4, 6);
-    FATHOM_TILE_STREAM(7, b1 + step * 512, 64);
-    FATHOM_TILE_DP(1, 4, 7);
     FATHOM_TILE_LOAD(5, a1 + step * a.step, a.row * 2);
     FATHOM_TILE_DP(2, 5, 6);
+    FATHOM_TILE_STREAM(7, b1 + step * 512, 64);
+    FATHOM_TILE_DP(1, 4, 7);
     FATHOM_TILE_DP(3, 5, 7);
     side.step();
   }

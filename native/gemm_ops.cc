@@ -64,8 +64,8 @@ class TaskRunner {
     pieces_ = Scaled ? p.tiles() : std::is_same_v<T, float> ? 1 : (p.K + kPiece - 1) / kPiece;
     piece_ = Scaled ? kTile : round_up((p.K + pieces_ - 1) / pieces_, 32);
     group_columns_ = !Scaled && pieces_ > 1 ? kSumColumns : kBlock;
-    sums_ = scratch<float>(kSumSlot, (group_columns_ / kBlock + 2) * kBlock * kBlock);
-    tiles_ = scratch<T>(kTilesSlot, 2 * round_up(p.K, 32) * kBlock);
+    sums_ = scratch<float>(kSumSlot, group_columns_ * kBlock);
+    tiles_ = scratch<T>(kTilesSlot, round_up(p.K, 32) * kBlock);
     b_ = static_cast<const T*>(p.b) + t.group * packed_elements<T>(p.N, p.K);
     b_scales_ = p.b_scales ? p.b_scales + t.group * p.tiles() * p.padded_columns() : nullptr;
     for (float& one : ones_) one = 1;
@@ -73,98 +73,86 @@ class TaskRunner {
   }
 
   void run() {
-    Left<T> a = left(t_.row, static_cast<const T*>(nullptr));
-    for (int64_t row = t_.row; row < t_.row_end; row += kBlock) {
-      NextRows next = next_rows(row + kBlock, static_cast<const T*>(nullptr));
-      run_rows(row, a, next);
-      next.rest();
-      if (row + kBlock < t_.row_end) a = prepared(row + kBlock, static_cast<const T*>(nullptr));
-    }
-    pending_.run();
+    for (int64_t row = t_.row; row < t_.row_end; row += kBlock) run_rows(row);
+    chain_.drain();
   }
 
  private:
   int64_t rows_from(int64_t row) const { return std::min(kBlock, t_.row_end - row); }
 
-  /// Whether the block product can read a where it lies.
-  bool readable(int64_t row) const {
-    return p_.a_format == kBf16 && rows_from(row) == kBlock && p_.K % 32 == 0 && p_.K <= kPiece;
-  }
-  /// Whether the rows are turned into tiles beside the products of the rows before them.
-  bool filled_ahead(int64_t row) const { return rows_from(row) == kBlock && p_.K % 32 == 0 && !readable(row); }
-
-  /// Two sets of tiles alternate between row blocks.
-  T* tiles(int64_t row) const { return tiles_ + (row - t_.row) / kBlock % 2 * round_up(p_.K, 32) * kBlock; }
-
+  /// 32 rows of a: where they lie if the block product can read them there, else turned into tiles.
   Left<bf16> left(int64_t row, const bf16*) const {
-    if (readable(row)) return row_major(static_cast<const bf16*>(p_.a) + row * p_.K, p_.K);
-    fill_tiles(tiles(row), p_.a, p_.a_format, row, rows_from(row), p_.K);
-    return in_tiles(tiles(row));
+    if (p_.a_format == kBf16 && rows_from(row) == kBlock && p_.K % 32 == 0 && p_.K <= kPiece) {
+      return row_major(static_cast<const bf16*>(p_.a) + row * p_.K, p_.K);
+    }
+    fill_tiles(tiles_, p_.a, p_.a_format, row, rows_from(row), p_.K);
+    return in_tiles(tiles_);
   }
   Left<float> left(int64_t row, const float*) const {
     const float* from = static_cast<const float*>(p_.a) + row * p_.K;
     if (rows_from(row) == kBlock) return row_major(from, p_.K);
-    std::memset(tiles(row), 0, static_cast<size_t>(kBlock * p_.K) * 4);
-    std::memcpy(tiles(row), from, static_cast<size_t>(rows_from(row) * p_.K) * 4);
-    return row_major(static_cast<const float*>(tiles(row)), p_.K);
+    std::memset(tiles_, 0, static_cast<size_t>(kBlock * p_.K) * 4);
+    std::memcpy(tiles_, from, static_cast<size_t>(rows_from(row) * p_.K) * 4);
+    return row_major(static_cast<const float*>(tiles_), p_.K);
   }
 
-  /// The work on the rows from `row`, to be done beside the products of those before.
-  NextRows next_rows(int64_t row, const T*) const {
+  /// The fetch of the rows from `row`, spread over the products of those before.
+  Prefetch next_rows(int64_t row) const {
     if (row >= t_.row_end) return {};
     const int64_t element = std::is_same_v<T, float> ? 4 : is_byte(p_.a_format) ? 1 : 2;
-    NextRows next = NextRows::fetch(static_cast<const char*>(p_.a) + row * p_.K * element, rows_from(row) * p_.K * element);
-    if constexpr (std::is_same_v<T, bf16>) {
-      if (filled_ahead(row)) next = NextRows::tiles(p_.a, p_.a_format, row, p_.K, tiles(row));
-    }
-    next.spread((t_.column_end - t_.column + 31) / 32 * ((p_.K + 31) / 32));
-    return next;
+    const int64_t steps = (t_.column_end - t_.column + 31) / 32 * ((p_.K + 31) / 32);
+    return {static_cast<const char*>(p_.a) + row * p_.K * element, rows_from(row) * p_.K * element, steps};
   }
-  Left<bf16> prepared(int64_t row, const bf16* tag) const { return filled_ahead(row) ? in_tiles(tiles(row)) : left(row, tag); }
-  Left<float> prepared(int64_t row, const float* tag) const { return left(row, tag); }
 
-  void run_rows(int64_t row, Left<T> a, NextRows& next) {
+  void run_rows(int64_t row) {
+    const Left<T> a = left(row, static_cast<const T*>(nullptr));
+    Prefetch next = next_rows(row + kBlock);
     for (int64_t from = t_.column; from < t_.column_end; from += group_columns_) {
       const int64_t to = std::min(t_.column_end, from + group_columns_);
-      for (int64_t piece = 0; piece < pieces_; ++piece) {
+      for (int64_t piece = 0; piece < pieces_; piece += kTogether) {
         for (int64_t column = from; column < to; column += kBlock) {
-          float* product = sums_ + (toggle_ ^= 1) * kBlock * kBlock;
-          multiply(a, column, piece, product, next);
-          pending_ = finish(row, column, piece, product, sums_ + ((column - from) / kBlock + 2) * kBlock * kBlock);
+          describe(chain_.block(), row, column, piece, sums_ + (column - from) * kBlock);
+          chain_.multiply(operands(a, column, piece), next);
         }
       }
     }
   }
 
-  void multiply(Left<T> a, int64_t column, int64_t piece, float* product, NextRows& next) const {
+  /// Pieces that one block takes.
+  static constexpr int64_t kTogether = Scaled ? 2 : 1;
+
+  Operands<T> operands(Left<T> a, int64_t column, int64_t piece) const {
     const int64_t k = piece * piece_;
     a.data += std::is_same_v<T, float> ? k : k / 32 * a.step;
     const T* b0 = b_ + column / 16 * panel_elements<T>(p_.K) + k * 16;
     const T* b1 = column + 16 < p_.N ? b0 + panel_elements<T>(p_.K) : b0;
-    multiply_beside(a, b0, b1, steps_of<T>(std::min(p_.K - k, piece_)), product, pending_, next);
+    return {a, b0, b1, {steps_of_piece(piece), steps_of_piece(piece + 1)}};
   }
+  int64_t steps_of_piece(int64_t piece) const { return steps_of<T>(std::min(p_.K - piece * piece_, piece_)); }
 
-  Finish<Out, Scaled> finish(int64_t row, int64_t column, int64_t piece, const float* product, float* sum) {
-    Finish<Out, Scaled> f;
-    f.product = product;
+  /// How the block of these rows and columns is finished after the pieces from `piece`.
+  void describe(Finish<Out, Scaled>& f, int64_t row, int64_t column, int64_t piece, float* sum) {
     f.sum = sum;
-    f.row_scale = p_.a_scales ? p_.a_scales + piece * p_.M + row : ones_;
-    f.column_scale = b_scales_ ? column_scales(b_scales_ + piece * p_.padded_columns(), column) : ones_;
+    f.pieces = std::min(kTogether, pieces_ - piece);
+    for (int64_t i = 0; i < f.pieces; ++i) {
+      f.row_scale[i] = p_.a_scales ? p_.a_scales + (piece + i) * p_.M + row : ones_;
+      f.column_scale[i] = b_scales_ ? column_scales(b_scales_ + (piece + i) * p_.padded_columns(), column) : ones_;
+    }
     f.out = static_cast<Out*>(p_.out) + row * p_.N + column;
     f.ldo = p_.N;
     f.rows = rows_from(row);
     f.columns = std::min(kBlock, p_.N - column);
     f.first = piece == 0;
-    f.last = piece == pieces_ - 1;
+    f.last = piece + f.pieces == pieces_;
     f.accumulate = p_.accumulate;
-    return f;
   }
 
-  /// 32 scales; those of a lone last panel are copied to where 32 can be read. Two copies alternate, as one may be pending.
+  /// 32 scales; those of a lone last panel are copied to where 32 can be read. Four copies alternate, as some are pending.
   const float* column_scales(const float* scales, int64_t column) {
     if (column + kBlock <= p_.padded_columns()) return scales + column;
-    store(padded_scales_[toggle_], load(scales + column));
-    return padded_scales_[toggle_];
+    float* copy = padded_scales_[turn_++ % 4];
+    store(copy, load(scales + column));
+    return copy;
   }
 
   const Problem& p_;
@@ -174,10 +162,10 @@ class TaskRunner {
   T* tiles_;
   const T* b_;
   const float* b_scales_;
-  Finish<Out, Scaled> pending_;
-  int toggle_ = 0;
+  BlockChain<T, Out, Scaled> chain_;
+  uint32_t turn_ = 0;
   float ones_[kBlock];
-  float padded_scales_[2][kBlock] = {};
+  float padded_scales_[4][kBlock] = {};
 };
 
 /// Cuts the groups' rows and the columns into tasks; the same weight columns stay together.

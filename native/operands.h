@@ -62,7 +62,8 @@ FATHOM_INLINE void with_format(int format, Body&& body) {
   }
 }
 
-/// Widens 32 codes of an 8-bit format to BF16, exactly.
+/// Widens 32 codes of an 8-bit format to BF16. Finite codes are exact. NaN codes are not kept apart: quantize() gives
+/// the tile of a NaN a NaN scale, which reaches the product.
 template <int F>
 FATHOM_INLINE void widen_codes(bf16* dst, const uint8_t* codes) {
 #if defined(__AVX512BW__)
@@ -70,19 +71,14 @@ FATHOM_INLINE void widen_codes(bf16* dst, const uint8_t* codes) {
   // Values of the subnormal codes as BF16: 0..7 times 2^-9 (E4M3), 0..3 times 2^-16 (E5M2).
   alignas(64) static constexpr uint16_t kE4m3Small[32] = {0, 0x3b00, 0x3b80, 0x3bc0, 0x3c00, 0x3c20, 0x3c40, 0x3c60};
   alignas(64) static constexpr uint16_t kE5m2Small[32] = {0, 0x3780, 0x3800, 0x3840};
-  const __m512i wide = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)codes));
-  const __m512i magnitude = _mm512_and_si512(wide, _mm512_set1_epi16(0x7f));
-  __m512i value = _mm512_add_epi16(_mm512_slli_epi16(magnitude, 7 - t.mantissa), _mm512_set1_epi16((126 + t.min_exponent) << 7));
-  const __mmask32 small = _mm512_cmplt_epu16_mask(magnitude, _mm512_set1_epi16(1 << t.mantissa));
-  value = _mm512_mask_permutexvar_epi16(value, small, magnitude, _mm512_load_si512(F == kE4m3 ? kE4m3Small : kE5m2Small));
-  if constexpr (F == kE4m3) {
-    value = _mm512_mask_mov_epi16(value, _mm512_cmpeq_epi16_mask(magnitude, _mm512_set1_epi16(0x7f)), _mm512_set1_epi16(0x7fc0));
-  } else {
-    const __mmask32 top = _mm512_cmpge_epu16_mask(magnitude, _mm512_set1_epi16(0x7c));
-    value = _mm512_mask_mov_epi16(value, top, _mm512_or_si512(value, _mm512_set1_epi16(0x7f80)));
-  }
-  const __m512i sign = _mm512_slli_epi16(_mm512_andnot_si512(_mm512_set1_epi16(0x7f), wide), 8);
-  _mm512_storeu_si512(dst, _mm512_or_si512(value, sign));
+  constexpr int shift = 7 - t.mantissa;
+  const __m512i wide = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)codes));
+  const __m512i placed = _mm512_and_si512(_mm512_slli_epi16(wide, shift), _mm512_set1_epi16((short)(0x8000 | 0x7f << shift)));
+  const __mmask32 small = _mm512_testn_epi16_mask(wide, _mm512_set1_epi16(0x7f & ~((1 << t.mantissa) - 1)));
+  __m512i value = _mm512_add_epi16(placed, _mm512_set1_epi16((126 + t.min_exponent) << 7));
+  value = _mm512_mask_permutexvar_epi16(value, small, wide, _mm512_load_si512(F == kE4m3 ? kE4m3Small : kE5m2Small));
+  // value | (placed & 0x8000)
+  _mm512_storeu_si512(dst, _mm512_ternarylogic_epi32(value, placed, _mm512_set1_epi16((short)0x8000), 0xf8));
 #else
   store(dst, decode<F>(widen8(codes)));
   store(dst + 16, decode<F>(widen8(codes + 16)));
@@ -96,13 +92,10 @@ FATHOM_INLINE void copy_line(bf16* dst, const bf16* src) { std::memcpy(dst, src,
 template <class Src, class Copy>
 FATHOM_INLINE void fill_tiles(bf16* tiles, const Src* src, int64_t ld, int64_t rows, int64_t K, const Copy& copy) {
   const int64_t whole = K / 32, rest = K % 32;
-  for (int64_t r = 0; r < kBlock; ++r) {
-    bf16* dst = tiles + r / 16 * 512 + r % 16 * 32;
+  if (rows < kBlock) std::memset(static_cast<void*>(tiles), 0, static_cast<size_t>(round_up(K, 32) * kBlock) * 2);
+  for (int64_t r = 0; r < rows; ++r) {
+    bf16* dst = tiles + r * 32;
     const Src* row = src + r * ld;
-    if (r >= rows) {
-      for (int64_t step = 0; step < whole + (rest > 0); ++step) std::memset(static_cast<void*>(dst + step * 1024), 0, 64);
-      continue;
-    }
     for (int64_t step = 0; step < whole; ++step) copy(dst + step * 1024, row + step * 32);
     if (rest == 0) continue;
     Src tail[32] = {};
@@ -110,9 +103,6 @@ FATHOM_INLINE void fill_tiles(bf16* tiles, const Src* src, int64_t ld, int64_t r
     copy(dst + whole * 1024, tail);
   }
 }
-
-/// Elements of the tiles of 32 rows.
-constexpr int64_t tile_elements(int64_t K) { return round_up(K, 32) * kBlock; }
 
 /// 32 rows of codes in format `format` (bf16, e4m3, e5m2, e5m6) → tiles.
 inline void fill_tiles(bf16* tiles, const void* codes, int format, int64_t first_row, int64_t rows, int64_t K) {

@@ -1,8 +1,8 @@
-// What happens beside a 32 x 32 block product: the block before it is finished, and the next rows are made ready.
+// What happens beside a 32 x 32 block product: the block before it is finished, and the next rows are fetched.
 //
 // A tile product keeps the matrix unit busy but leaves most issue slots free. In those slots the block before it is
-// scaled, added to the sum of the earlier pieces of the contraction and written, a few rows a step, and the left
-// operand of the next 32 rows is fetched or widened, a few cache lines a step.
+// scaled, added to the sum of the earlier pieces of the contraction and written, a few rows a step, and the next rows of
+// the left operand are fetched into the cache, a few lines a step.
 #pragma once
 
 #include <algorithm>
@@ -27,51 +27,88 @@ FATHOM_INLINE void store_line(bf16* p, f32x16 a, f32x16 b) {
 #endif
 }
 
-/// What is left to do with a product; bits of a compile-time kind.
-enum FinishKind : int { kFirstPiece = 1, kLastPiece = 2, kAdd = 4, kEdge = 8 };
+/// What is left to do with a block; bits of a compile-time kind.
+enum FinishKind : int { kFirstPieces = 1, kLastPieces = 2, kAdd = 4, kPair = 8 };
 
-/// A 32 x 32 product on its way to the output.
+/// A 32 x 32 block on its way to the output. Scaled contractions are taken in pieces of 128 with scales of their own, two
+/// at a time where there are two: one pass over the block then serves both.
 template <class Out, bool Scaled>
 struct Finish {
-  const float* product;       // [32][32]
-  float* sum;                 // [32][32], of the pieces so far
-  const float* row_scale;     // [rows]
-  const float* column_scale;  // [32]
-  Out* out;
-  int64_t ldo;
-  int64_t rows = 0, columns = kBlock;
+  const float* product = nullptr;    // [pieces][32][32], kPitch apart
+  float* sum = nullptr;              // [32][32], of the pieces so far
+  const float* row_scale[2] = {};     // [rows] per piece
+  const float* column_scale[2] = {};  // [32] per piece
+  Out* out = nullptr;
+  int64_t ldo = 0;
+  int64_t rows = 0, columns = kBlock, pieces = 1;
   bool first = true, last = true, accumulate = false;
 
-  /// One row: product times scales, plus the sum so far, to the sum or to the output.
+  /// Floats from piece to piece: 4 KB and a line, so that rows of the two do not compete for one cache set.
+  static constexpr int64_t kPitch = kBlock * kBlock + 16;
+
+  /// The scales of the two halves of every row, per piece.
+  struct ColumnScales {
+    f32x16 half[2][2];
+  };
   template <int Kind>
-  FATHOM_INLINE void row(int64_t r) const {
-    f32x16 a = load(product + r * kBlock), b = load(product + r * kBlock + 16);
-    if constexpr (Scaled) {
-      a *= load(column_scale) * row_scale[r];
-      b *= load(column_scale + 16) * row_scale[r];
+  FATHOM_INLINE ColumnScales column_scales() const {
+    ColumnScales s;
+    for (int piece = 0; piece < 2; ++piece) {
+      const bool used = Scaled && (piece == 0 || (Kind & kPair));
+      for (int h = 0; h < 2; ++h) s.half[piece][h] = used ? load(column_scale[piece] + 16 * h) : zero();
     }
-    if constexpr ((Kind & kFirstPiece) == 0) {
-      a += load(sum + r * kBlock);
-      b += load(sum + r * kBlock + 16);
-    }
-    if constexpr ((Kind & kLastPiece) == 0) store_line(sum + r * kBlock, a, b);
-    else if constexpr (Kind & kEdge) write_edge(r, a, b);
-    else write<Kind>(r, a, b);
+    return s;
   }
+
+  /// Half h of row r: products times scales, plus the sum so far.
+  template <int Kind>
+  FATHOM_INLINE f32x16 value(int64_t r, int h, const ColumnScales& scales) const {
+    const int64_t at = r * kBlock + 16 * h;
+    f32x16 x = load(product + at);
+    if constexpr (Scaled) {
+      const f32x16 scale = scales.half[0][h] * row_scale[0][r];
+      x = (Kind & kFirstPieces) ? x * scale : fma(x, scale, load(sum + at));
+      if constexpr (Kind & kPair) x = fma(load(product + kPitch + at), scales.half[1][h] * row_scale[1][r], x);
+    } else if constexpr ((Kind & kFirstPieces) == 0) {
+      x += load(sum + at);
+    }
+    return x;
+  }
+
+  /// Row r of a whole block, to the sum or to the output.
+  template <int Kind>
+  FATHOM_INLINE void row(int64_t r, const ColumnScales& scales) const {
+    f32x16 a = value<Kind>(r, 0, scales), b = value<Kind>(r, 1, scales);
+    if constexpr ((Kind & kLastPieces) == 0) return store_line(sum + r * kBlock, a, b);
+    Out* to = out + r * ldo;
+    if constexpr (Kind & kAdd) {
+      a += load(to);
+      b += load(to + 16);
+    }
+    store_line(to, a, b);
+  }
+
+  bool whole() const { return rows == kBlock && columns == kBlock; }
 
   /// Calls body(std::integral_constant<int, Kind>) for this block's kind.
   template <class Body>
   FATHOM_INLINE void with_kind(const Body& body) const {
-    if (!last) return first ? body(kind<kFirstPiece>()) : body(kind<0>());
-    if (columns < kBlock) return first ? body(kind<kFirstPiece | kLastPiece | kEdge>()) : body(kind<kLastPiece | kEdge>());
-    if (accumulate) return first ? body(kind<kFirstPiece | kLastPiece | kAdd>()) : body(kind<kLastPiece | kAdd>());
-    return first ? body(kind<kFirstPiece | kLastPiece>()) : body(kind<kLastPiece>());
+    if constexpr (Scaled) {
+      if (pieces == 2) return with_pieces<kPair>(body);
+    }
+    with_pieces<0>(body);
   }
 
-  /// All rows at once.
-  void run() const {
+  /// All of it at once, of blocks at the edges too.
+  __attribute__((noinline)) void run() const {
+    if (rows == 0) return;
     with_kind([&](auto tag) {
-      for (int64_t r = 0; r < rows; ++r) row<decltype(tag)::value>(r);
+      constexpr int kind = decltype(tag)::value;
+      const ColumnScales scales = column_scales<kind>();
+      for (int64_t r = 0; r < rows; ++r) {
+        if constexpr (kind & kLastPieces) write_edge(r, value<kind>(r, 0, scales), value<kind>(r, 1, scales));
+        else row<kind>(r, scales);
+      }
     });
   }
 
@@ -81,15 +118,14 @@ struct Finish {
     return {};
   }
 
-  template <int Kind>
-  FATHOM_INLINE void write(int64_t r, f32x16 a, f32x16 b) const {
-    Out* to = out + r * ldo;
-    if constexpr (Kind & kAdd) {
-      a += load(to);
-      b += load(to + 16);
-    }
-    store_line(to, a, b);
+  template <int Pair, class Body>
+  FATHOM_INLINE void with_pieces(const Body& body) const {
+    constexpr int f = kFirstPieces, l = kLastPieces;
+    if (!last) return first ? body(kind<Pair | f>()) : body(kind<Pair>());
+    if (accumulate) return first ? body(kind<Pair | f | l | kAdd>()) : body(kind<Pair | l | kAdd>());
+    return first ? body(kind<Pair | f | l>()) : body(kind<Pair | l>());
   }
+
   void write_edge(int64_t r, f32x16 a, f32x16 b) const {
     for (int64_t n = 0; n < columns; n += 16) {
       Out* to = out + r * ldo + n;
@@ -100,89 +136,134 @@ struct Finish {
   }
 };
 
-/// Makes the next 32 rows of the left operand ready, one line of 32 elements after the other.
-class NextRows {
+/// Fetches the next rows of the left operand into the cache, a few lines a step.
+class Prefetch {
  public:
-  NextRows() = default;
+  Prefetch() = default;
 
-  /// Brings contiguous memory into the cache.
-  static NextRows fetch(const void* from, int64_t bytes) {
-    NextRows next;
-    next.from_ = static_cast<const char*>(from);
-    next.lines_ = (bytes + 63) / 64;
-    return next;
-  }
-  /// Turns rows of K elements (a multiple of 32) into tiles, see fill_tiles.
-  static NextRows tiles(const void* codes, int format, int64_t first_row, int64_t K, bf16* tiles) {
-    NextRows next;
-    next.format_ = format;
-    next.element_ = is_byte(format) ? 1 : 2;
-    next.from_ = static_cast<const char*>(codes) + first_row * K * next.element_;
-    next.tiles_ = tiles;
-    next.steps_ = K / 32;
-    next.lines_ = kBlock * next.steps_;
-    return next;
-  }
-
-  /// Spreads the work over `steps` calls of step().
-  void spread(int64_t steps) { per_step_ = (lines_ + steps - 1) / steps; }
+  /// `bytes` from `from`, spread over `steps` calls of step().
+  Prefetch(const void* from, int64_t bytes, int64_t steps)
+      : next_(static_cast<const char*>(from)), end_(next_ + bytes), per_step_((bytes / 64 + steps - 1) / steps * 64) {}
 
   FATHOM_INLINE void step() {
-    if (done_ >= lines_) return;
-    if (tiles_) return fill(per_step_);
-    for (int64_t i = 0; i < per_step_; ++i) __builtin_prefetch(from_ + (done_ + i) * 64, 0, 3);
-    done_ += per_step_;
-  }
-  /// Whatever is left.
-  void rest() {
-    if (tiles_) fill(lines_);
-    done_ = lines_;
+    if (next_ >= end_) return;
+    for (const char* stop = next_ + per_step_; next_ < stop; next_ += 64) __builtin_prefetch(next_, 0, 3);
   }
 
  private:
-  __attribute__((noinline)) void fill(int64_t count) {
-    for (const int64_t end = std::min(lines_, done_ + count); done_ < end; ++done_) {
-      const char* from = from_ + done_ * 32 * element_;
-      if (format_ == kE4m3) widen_codes<kE4m3>(target(), reinterpret_cast<const uint8_t*>(from));
-      else if (format_ == kE5m2) widen_codes<kE5m2>(target(), reinterpret_cast<const uint8_t*>(from));
-      else std::memcpy(static_cast<void*>(target()), from, 64);
-      if (++column_ == steps_) column_ = 0, ++row_;
-    }
-  }
-  FATHOM_INLINE bf16* target() const { return tiles_ + column_ * 1024 + row_ / 16 * 512 + row_ % 16 * 32; }
-
-  const char* from_ = nullptr;
-  bf16* tiles_ = nullptr;
-  int format_ = kBf16;
-  int64_t element_ = 2, steps_ = 0, lines_ = 0, per_step_ = 0, done_ = 0, row_ = 0, column_ = 0;
+  const char* next_ = nullptr;
+  const char* end_ = nullptr;
+  int64_t per_step_ = 0;
 };
 
-template <class Work, int Kind>
+/// Finishes a whole block, `Rows` rows a step. Works on a copy, so that its fields can live in registers.
+template <class Work, int Kind, int Rows>
 struct SideWork {
-  const Work& work;
-  int64_t rows_per_step, next_row;
-  NextRows& next;
+  const Work work;
+  Prefetch& next;
+  const typename Work::ColumnScales scales = work.template column_scales<Kind>();
+  int64_t row = 0;
 
   FATHOM_INLINE void step() {
-    const int64_t end = next_row + rows_per_step < work.rows ? next_row + rows_per_step : work.rows;
-    for (; next_row < end; ++next_row) work.template row<Kind>(next_row);
+    if (row < kBlock) {
+#pragma GCC unroll 8
+      for (int i = 0; i < Rows; ++i) work.template row<Kind>(row + i, scales);
+      row += Rows;
+    }
     next.step();
   }
   FATHOM_INLINE void rest() {
-    for (; next_row < work.rows; ++next_row) work.template row<Kind>(next_row);
+    for (; row < kBlock; ++row) work.template row<Kind>(row, scales);
   }
 };
 
-/// product [32][32] = A B over `steps` steps, with `pending` finished and `next` advanced beside it.
-template <class T, class Work>
-FATHOM_INLINE void multiply_beside(Left<T> a, const T* b0, const T* b1, int64_t steps, float* product, const Work& pending,
-                                   NextRows& next) {
-  const int64_t rows_per_step = (kBlock + steps - 1) / steps;
-  pending.with_kind([&](auto tag) {
-    SideWork<Work, decltype(tag)::value> side{pending, rows_per_step, 0, next};
-    multiply_ready(a, b0, b1, steps, product, kBlock, false, side);
-  });
-}
+/// Nothing but the next rows.
+struct OnlyNext {
+  Prefetch& next;
+  FATHOM_INLINE void step() { next.step(); }
+  FATHOM_INLINE void rest() {}
+};
+
+/// Work between the two pieces of a pair: all but the rest.
+template <class Side>
+struct WithoutRest {
+  Side& side;
+  FATHOM_INLINE void step() { side.step(); }
+  FATHOM_INLINE void rest() {}
+};
+
+/// Where the operands of a block lie: A and two panels of B, and the steps of each piece of the contraction.
+template <class T>
+struct Operands {
+  Left<T> a;
+  const T *b0, *b1;
+  int64_t steps[2];
+};
+
+/// A chain of blocks. While one multiplies, the one before it is finished.
+template <class T, class Out, bool Scaled>
+class BlockChain {
+ public:
+  using Block = Finish<Out, Scaled>;
+
+  BlockChain() {
+    for (int i = 0; i < 2; ++i) blocks_[i].product = products_ + i * kPieces * Block::kPitch;
+  }
+
+  /// The description of the next block, to be filled in before multiply().
+  Block& block() { return blocks_[turn_]; }
+
+  /// Multiplies A B for block(), with the block before and `next` beside it.
+  FATHOM_INLINE void multiply(const Operands<T>& operands, Prefetch& next) {
+    const int64_t pieces = blocks_[turn_].pieces;
+    float* product = products_ + turn_ * kPieces * Block::kPitch;
+    turn_ ^= 1;
+    Block& due = blocks_[turn_];
+    if (!due.whole()) {
+      due.run();
+      multiply_pieces(operands, pieces, product, OnlyNext{next});
+    } else {
+      const int64_t steps = operands.steps[0] + (pieces == 2 ? operands.steps[1] : 0);
+      due.with_kind([&](auto tag) {
+        constexpr int kind = decltype(tag)::value;
+        if (steps < 8) beside<kind, 8>(operands, pieces, product, due, next);
+        else beside<kind, 4>(operands, pieces, product, due, next);
+      });
+    }
+    due.rows = 0;
+  }
+
+  /// Finishes what is left.
+  void drain() {
+    Block& due = blocks_[turn_ ^ 1];
+    due.run();
+    due.rows = 0;
+  }
+
+ private:
+  static constexpr int kPieces = Scaled ? 2 : 1;
+
+  /// A function of its own per kind, so that all registers are free for it.
+  template <int Kind, int Rows>
+  __attribute__((noinline)) static void beside(const Operands<T>& operands, int64_t pieces, float* product, const Block& due, Prefetch& next) {
+    SideWork<Block, Kind, Rows> side{due, next};
+    multiply_pieces(operands, pieces, product, side);
+  }
+
+  template <class Side>
+  FATHOM_INLINE static void multiply_pieces(const Operands<T>& o, int64_t pieces, float* product, Side&& side) {
+    if (!Scaled || pieces == 1) return multiply_ready(o.a, o.b0, o.b1, o.steps[0], product, kBlock, false, side);
+    const int64_t first = o.steps[0];
+    multiply_ready(o.a, o.b0, o.b1, first, product, kBlock, false, WithoutRest<Side>{side});
+    Left<T> a = o.a;
+    a.data += first * a.step;
+    multiply_ready(a, o.b0 + first * 512, o.b1 + first * 512, o.steps[1], product + Block::kPitch, kBlock, false, side);
+  }
+
+  alignas(64) float products_[2 * kPieces * Block::kPitch];
+  Block blocks_[2];
+  int turn_ = 0;
+};
 
 }  // namespace FATHOM_ISA_NS
 }  // namespace fathom

@@ -99,29 +99,21 @@ struct Chunk {
   int64_t steps() const { return (rows + 31) / 32; }
 };
 
-/// Where 16 columns of the left operand go, rows from m (a multiple of 32) of the chunk.
-inline void place_left(const Chunk<bf16>& chunk, int64_t n, int64_t m, int64_t rows, const float* stage) {
-  bf16* tiles = chunk.left + n / 32 * chunk.steps() * 1024 + n / 16 % 2 * 512;
-  for (int64_t r = 0; r < rows; r += 32) {
-    i32x16 pairs[16];
-    staged_pairs(stage, r, rows, pairs);
-    transpose16(pairs);
-    auto* to = reinterpret_cast<int32_t*>(tiles + (m + r) / 32 * 1024);
-    for (int i = 0; i < 16; ++i) store(to + i * 16, pairs[i]);
-  }
+/// Stores 16 pairs of rows by 16 columns from n: 32 rows from m, a multiple of 32, of the chunk's left operand.
+inline void place_left(const Chunk<bf16>& chunk, int64_t n, int64_t m, i32x16 (&pairs)[16]) {
+  transpose16(pairs);
+  bf16* tile = chunk.left + n / 32 * chunk.steps() * 1024 + n / 16 % 2 * 512 + m / 32 * 1024;
+  for (int i = 0; i < 16; ++i) store(reinterpret_cast<int32_t*>(tile) + i * 16, pairs[i]);
 }
+inline void place_right(const Chunk<bf16>& chunk, int64_t k, int64_t m, i32x16 (&pairs)[16]) {
+  bf16* panel = chunk.right + k / 16 * panel_elements<bf16>(chunk.rows) + m * 16;
+  for (int i = 0; i < 16; ++i) store(reinterpret_cast<int32_t*>(panel) + i * 16, pairs[i]);
+}
+
+/// Stores `rows` staged rows of 16 columns, from row m of the chunk.
 inline void place_left(const Chunk<float>& chunk, int64_t n, int64_t m, int64_t rows, const float* stage) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < 16; ++i) chunk.left[(n + i) * chunk.rows + m + r] = stage[r * 16 + i];
-  }
-}
-inline void place_right(const Chunk<bf16>& chunk, int64_t k, int64_t m, int64_t rows, const float* stage) {
-  bf16* panel = chunk.right + k / 16 * panel_elements<bf16>(chunk.rows);
-  for (int64_t r = 0; r < rows; r += 32) {
-    i32x16 pairs[16];
-    staged_pairs(stage, r, rows, pairs);
-    auto* to = reinterpret_cast<int32_t*>(panel + (m + r) * 16);
-    for (int i = 0; i < 16; ++i) store(to + i * 16, pairs[i]);
   }
 }
 inline void place_right(const Chunk<float>& chunk, int64_t k, int64_t m, int64_t rows, const float* stage) {
@@ -129,17 +121,57 @@ inline void place_right(const Chunk<float>& chunk, int64_t k, int64_t m, int64_t
   std::memcpy(panel + m * 16, stage, static_cast<size_t>(rows) * 64);
 }
 
-/// Turns rows m .. m + chunk.rows of a source; `place(column, row in chunk, rows, stage)` stores 16 columns of a tile.
-template <class Place>
-void turn(const Source& s, int64_t m, int64_t rows, float* scales, const Place& place) {
+enum class Side { left, right };
+
+/// Staged rows of 16 columns from c to their side of the chunk, from its row m.
+template <Side side>
+void place(const Chunk<bf16>& chunk, int64_t c, int64_t m, int64_t rows, const float* stage) {
+  for (int64_t r = 0; r < rows; r += 32) {
+    i32x16 pairs[16];
+    staged_pairs(stage, r, rows, pairs);
+    if constexpr (side == Side::left) place_left(chunk, c, m + r, pairs);
+    else place_right(chunk, c, m + r, pairs);
+  }
+}
+template <Side side>
+void place(const Chunk<float>& chunk, int64_t c, int64_t m, int64_t rows, const float* stage) {
+  if constexpr (side == Side::left) place_left(chunk, c, m, rows, stage);
+  else place_right(chunk, c, m, rows, stage);
+}
+
+/// BF16 that stays BF16: pairs of rows straight from memory. Turns rows m .. m + rows of a source.
+template <Side side>
+void turn_pairs(const Source& s, const Chunk<bf16>& chunk, int64_t m, int64_t rows) {
+  const auto* from = static_cast<const bf16*>(s.data) + m * s.columns;
+  for (int64_t r = 0; r < rows; r += 32) {
+    for (int64_t c = 0; c < s.columns; c += 16) {
+      i32x16 pairs[16];
+      for (int64_t i = 0; i < 16; ++i) {
+        const bf16* row = from + (r + 2 * i) * s.columns + c;
+        const int64_t left = rows - r - 2 * i;
+        pairs[i] = left > 0 ? row_pairs(row, left > 1 ? row + s.columns : nullptr, s.columns - c) : broadcast_int(0);
+      }
+      if constexpr (side == Side::left) place_left(chunk, c, r, pairs);
+      else place_right(chunk, c, r, pairs);
+    }
+  }
+}
+
+/// Turns rows m .. m + rows of a source into their side of the chunk.
+template <Side side, class T>
+void turn(const Source& s, const Chunk<T>& chunk, int64_t m, int64_t rows) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (s.stored == kBf16 && s.format == kBf16) return turn_pairs<side>(s, chunk, m, rows);
+  }
   float* stage = scratch<float>(kStageSlot, kTile * 16);
+  float* scales = side == Side::left ? chunk.left_scales : chunk.right_scales;
   const int64_t padded = round_up(s.columns, kBlock);
   with_format(s.stored, [&](auto tag) {
     for (int64_t r = 0; r < rows; r += kTile) {
       const int64_t count = std::min(kTile, rows - r);
       for (int64_t c = 0; c < s.columns; c += 16) {
         stage_columns<decltype(tag)::value>(s, m + r, count, c, stage, scales + r / kTile * padded + c);
-        place(c, r, count, stage);
+        place<side>(chunk, c, r, count, stage);
       }
     }
   });
@@ -178,8 +210,8 @@ class SliceRunner {
     Chunk<T> chunk{rows, scratch<T>(kLeftSlot, left_columns * depth), scratch<T>(kRightSlot, packed_elements<T>(p_.K(), rows)),
                    scales, scales + tiles * left_columns};
     if (left_columns > round_up(p_.N(), 16) || std::is_same_v<T, float>) std::memset(static_cast<void*>(chunk.left), 0, static_cast<size_t>(left_columns * depth) * sizeof(T));
-    turn(p_.dy, m, rows, chunk.left_scales, [&](int64_t c, int64_t r, int64_t count, const float* stage) { place_left(chunk, c, r, count, stage); });
-    turn(p_.x, m, rows, chunk.right_scales, [&](int64_t c, int64_t r, int64_t count, const float* stage) { place_right(chunk, c, r, count, stage); });
+    turn<Side::left>(p_.dy, chunk, m, rows);
+    turn<Side::right>(p_.x, chunk, m, rows);
     return chunk;
   }
 
@@ -192,43 +224,44 @@ class SliceRunner {
 
   void multiply(const Chunk<T>& chunk, bool fresh) {
     const int64_t piece = Scaled ? kTile : kChunk;
-    Finish<float, Scaled> pending;
-    NextRows none;
+    Prefetch none;
     for (int64_t n = 0; n < p_.N(); n += kBlock) {
       for (int64_t k = 0; k < p_.K(); k += kBlock) {
-        for (int64_t m = 0; m < chunk.rows; m += piece) {
-          float* product = products_[toggle_ ^= 1];
-          const int64_t steps = steps_of<T>(std::min(piece, chunk.rows - m));
+        for (int64_t m = 0; m < chunk.rows; m += piece * kTogether) {
           const T* b0 = chunk.right + k / 16 * panel_elements<T>(chunk.rows) + m * 16;
           const T* b1 = k + 16 < p_.K() ? b0 + panel_elements<T>(chunk.rows) : b0;
-          multiply_beside(left(chunk, n, m), b0, b1, steps, product, pending, none);
-          pending = finish(chunk, n, k, m, piece, fresh, product);
+          const int64_t steps = steps_of<T>(std::min(piece, chunk.rows - m));
+          const int64_t steps_after = chunk.rows > m + piece ? steps_of<T>(std::min(piece, chunk.rows - m - piece)) : 0;
+          describe(chain_.block(), chunk, n, k, m, piece, fresh);
+          chain_.multiply({left(chunk, n, m), b0, b1, {steps, steps_after}}, none);
         }
       }
     }
-    pending.run();
+    chain_.drain();
   }
 
-  Finish<float, Scaled> finish(const Chunk<T>& chunk, int64_t n, int64_t k, int64_t m, int64_t piece, bool fresh, const float* product) {
-    Finish<float, Scaled> f;
-    f.product = product;
+  /// Pieces that one block takes.
+  static constexpr int64_t kTogether = Scaled ? 2 : 1;
+
+  void describe(Finish<float, Scaled>& f, const Chunk<T>& chunk, int64_t n, int64_t k, int64_t m, int64_t piece, bool fresh) {
     f.sum = sum_;
-    f.row_scale = chunk.left_scales + m / kTile * round_up(p_.N(), kBlock) + n;
-    f.column_scale = chunk.right_scales + m / kTile * round_up(p_.K(), kBlock) + k;
+    f.pieces = m + piece < chunk.rows ? kTogether : 1;
+    for (int64_t i = 0; i < f.pieces; ++i) {
+      f.row_scale[i] = chunk.left_scales + (m / kTile + i) * round_up(p_.N(), kBlock) + n;
+      f.column_scale[i] = chunk.right_scales + (m / kTile + i) * round_up(p_.K(), kBlock) + k;
+    }
     f.out = slice_.out + n * p_.K() + k;
     f.ldo = p_.K();
     f.rows = std::min(kBlock, p_.N() - n);
     f.columns = std::min(kBlock, p_.K() - k);
     f.first = m == 0;
-    f.last = m + piece >= chunk.rows;
+    f.last = m + piece * kTogether >= chunk.rows;
     f.accumulate = !fresh;
-    return f;
   }
 
   const Problem& p_;
   const Slice& slice_;
-  int toggle_ = 0;
-  alignas(64) float products_[2][kBlock * kBlock];
+  BlockChain<T, float, Scaled> chain_;
   alignas(64) float sum_[kBlock * kBlock];
 };
 
