@@ -309,9 +309,13 @@ void add_slices(const Problem& p, const Cut& cut, int64_t groups) {
   });
 }
 
+/// The longest slices first: experts differ in size, and a long one started last would leave the other threads idle.
 template <class T, bool Scaled>
 void run_slices(const Problem& p, const Cut& cut) {
-  parallel_for(static_cast<int64_t>(cut.slices.size()), [&](int64_t i) { SliceRunner<T, Scaled>(p, cut.slices[i]).run(); });
+  std::vector<const Slice*> order;
+  for (const Slice& slice : cut.slices) order.push_back(&slice);
+  std::stable_sort(order.begin(), order.end(), [](const Slice* a, const Slice* b) { return a->row_end - a->row > b->row_end - b->row; });
+  parallel_for(static_cast<int64_t>(order.size()), [&](int64_t i) { SliceRunner<T, Scaled>(p, *order[i]).run(); });
 }
 
 /// gemmWgrad(dy, x codes, xFormat, xScales|null, M, N, K, dyFormat, dyMode, xFormat2, xMode2, dw, offsets|null, accumulate)
