@@ -43,22 +43,21 @@ class LatentPart {
   LatentPart(const LatentCall<T>& latent_call, const Part& its)
       : call(latent_call), d(latent_call.dims), part(its), depth(d.depth()), stride(round_up(depth, kBlock)),
         heads(round_up(d.heads, kRows)), memory(9, bytes()), soft(memory, heads, d.latent, d.scale) {
-    queries = memory.take<T>(heads * stride);
-    rows = memory.take<T>(kKeyBlock * depth);
+    queries = memory.take<T>(block_elements<T>(heads, depth));
+    rows = memory.take<T>(kKeyBlock * stride);
     weights = memory.take<T>(kRows * kKeyBlock);
     scores = memory.take<float>(kRows * kKeyBlock);
-    keys = memory.take<T>(block_elements<T>(kKeyBlock, depth));
+    transposed = memory.take<float>(kRows * kKeyBlock);
     values = memory.take<T>(block_elements<T>(d.latent, kKeyBlock));
-    copy_padded(queries, stride, heads, call.q + part.row * d.heads * depth, depth, depth, d.heads);
+    pack_blocks_nk(queries, call.q + part.row * d.heads * depth, d.heads, depth, depth);
   }
 
   void run() {
     for (int64_t at = part.begin; at < part.end; at += kKeyBlock) {
       const int64_t count = std::min(kKeyBlock, part.end - at);
-      for (int64_t i = 0; i < count; ++i) copy_row(rows + i * depth, call.cache + call.index[at + i] * depth, depth);
-      pack_blocks_nk(keys, rows, count, depth, depth);
-      pack_blocks_kn(values, rows, count, d.latent, depth);
-      for (int64_t head = 0; head < d.heads; head += kRows) attend(head, count, at > part.begin);
+      const T* keys = gather(at, count);
+      pack_blocks_kn(values, keys, count, d.latent, stride);
+      for (int64_t head = 0; head < d.heads; head += kRows) attend(keys, head, count, at > part.begin);
     }
     for (int64_t h = 0; h < d.heads; ++h) {
       std::copy(soft.sums + h * soft.width, soft.sums + h * soft.width + d.latent, part.sums + h * d.latent);
@@ -71,16 +70,29 @@ class LatentPart {
 
  private:
   size_t bytes() const {
-    return OnlineSoftmax<T>::bytes(heads, d.latent) + Workspace::bytes_of<T>(heads * stride) +
-           Workspace::bytes_of<T>(kKeyBlock * depth) + Workspace::bytes_of<T>(kRows * kKeyBlock) +
-           Workspace::bytes_of<float>(kRows * kKeyBlock) + Workspace::bytes_of<T>(block_elements<T>(kKeyBlock, depth)) +
-           Workspace::bytes_of<T>(block_elements<T>(d.latent, kKeyBlock));
+    return OnlineSoftmax<T>::bytes(heads, d.latent) + Workspace::bytes_of<T>(block_elements<T>(heads, depth)) +
+           Workspace::bytes_of<T>(kKeyBlock * stride) + Workspace::bytes_of<T>(kRows * kKeyBlock) +
+           2 * Workspace::bytes_of<float>(kRows * kKeyBlock) + Workspace::bytes_of<T>(block_elements<T>(d.latent, kKeyBlock));
   }
 
-  /// kRows heads from `head` against the packed block of `count` positions.
-  void attend(int64_t head, int64_t count, bool add) {
-    const int64_t columns = round_up(count, kBlock);
-    multiply(kRows, columns, depth, queries + head * stride, stride, keys, panel_elements<T>(depth), scores, kKeyBlock, false);
+  /// The cache rows of positions at .. at + count as a matrix [count32, stride]: where they lie, if they do so in one
+  /// piece without need of filling up, else copied together.
+  const T* gather(int64_t at, int64_t count) const {
+    const T* first = call.cache + call.index[at] * depth;
+    bool together = count % kBlock == 0 && depth == stride;
+    for (int64_t i = 1; i < count && together; ++i) together = call.index[at + i] == call.index[at] + i;
+    if (together) return first;
+    for (int64_t i = 0; i < count; ++i) copy_padded(rows + i * stride, stride, 1, call.cache + call.index[at + i] * depth, depth, depth, 1);
+    clear_rows(rows, stride, count, round_up(count, kBlock));
+    return rows;
+  }
+
+  /// kRows heads from `head` against `count` positions. Scores are computed as keys·qᵀ, since the queries are packed
+  /// once and the keys need no packing then.
+  void attend(const T* keys, int64_t head, int64_t count, bool add) {
+    const int64_t columns = round_up(count, kBlock), panel = panel_elements<T>(depth);
+    multiply(columns, kRows, depth, keys, stride, queries + head / 16 * panel, panel, transposed, kRows, false);
+    transpose_matrix(scores, kKeyBlock, transposed, kRows, columns, kRows);
     for (int64_t i = 0; i < kRows; ++i) soft.look(scores + i * kKeyBlock, head + i, count, columns);
     soft.raise(head);
     for (int64_t i = 0; i < kRows; ++i) {
@@ -97,8 +109,8 @@ class LatentPart {
   Workspace memory;
   OnlineSoftmax<T> soft;
   T *queries, *rows, *weights;
-  float* scores;
-  T *keys, *values;
+  float *scores, *transposed;
+  T* values;
 };
 
 /// o of one head of one row from its parts.
