@@ -1,7 +1,7 @@
 // Narrow number formats: rounding to their grid, and their codes.
 //
-// Encoding rounds to nearest, ties to even, keeps subnormals and saturates; NaN stays NaN. The same bits as
-// src/numerics/minifloat.ts and, below the largest value, as PyTorch's float8 casts.
+// Encoding rounds to nearest, ties to even, and keeps subnormals: the same bits as src/numerics/minifloat.ts and, up to the
+// largest value, as PyTorch's float8 casts.
 #pragma once
 
 #include "simd.h"
@@ -38,36 +38,6 @@ constexpr float constexpr_pow2(int exponent) {
 }
 
 FATHOM_INLINE i32x16 is_nan(f32x16 x) { return x != x; }
-
-/// x rounded to the grid of format F, saturated. Exact as BF16.
-template <int F>
-FATHOM_INLINE f32x16 round_to_grid(f32x16 x) {
-  constexpr FormatTraits t = kTraits[F];
-  constexpr int drop = 23 - t.mantissa;
-  const i32x16 magnitude = bits_of(x) & 0x7fffffff;
-  const i32x16 sign = bits_of(x) ^ magnitude;
-  const i32x16 rounded = (magnitude + (shift_right(magnitude, drop) & 1) + ((1 << (drop - 1)) - 1)) & ~((1 << drop) - 1);
-  // Adding 2^23 steps of the subnormal spacing leaves no room for smaller bits.
-  const f32x16 magic = broadcast(constexpr_pow2(23 + t.min_exponent - t.mantissa));
-  const f32x16 small = (float_of_bits(magnitude) + magic) - magic;
-  const i32x16 is_small = float_of_bits(magnitude) < broadcast(constexpr_pow2(t.min_exponent));
-  const f32x16 grid = min(select(is_small, small, float_of_bits(rounded)), broadcast(t.max_finite));
-  const f32x16 signed_grid = float_of_bits(bits_of(grid) | sign);
-  return select(is_nan(x), float_of_bits(broadcast_int(0x7fc00000) | sign), signed_grid);
-}
-
-/// The code of a value that lies on F's grid, for the 8-bit formats.
-template <int F>
-FATHOM_INLINE i32x16 encode_grid(f32x16 grid) {
-  constexpr FormatTraits t = kTraits[F];
-  const i32x16 magnitude = bits_of(grid) & 0x7fffffff;
-  // The exponent bias goes from 127 to 1 - min_exponent.
-  const i32x16 normal = shift_right(magnitude, 23 - t.mantissa) - ((126 + t.min_exponent) << t.mantissa);
-  const i32x16 small = to_int(float_of_bits(magnitude) * constexpr_pow2(t.mantissa - t.min_exponent));
-  const i32x16 is_small = float_of_bits(magnitude) < broadcast(constexpr_pow2(t.min_exponent));
-  const i32x16 code = select(is_nan(grid), broadcast_int(t.nan_code), select(is_small, small, normal));
-  return code | (shift_right(bits_of(grid), 24) & 0x80);
-}
 
 /// The values of sixteen 8-bit codes.
 template <int F>
@@ -112,7 +82,8 @@ FATHOM_INLINE float tile_scale(int32_t max_bits, int format, int mode) {
   return scale;
 }
 
-/// Where a quotient falls on the grid of F, for finite |x| up to about max_finite.
+/// Where a quotient falls on the grid of F, for |x| up to max_finite and what rounds to it, which is all that division by a
+/// tile's scale gives.
 ///
 /// Adding 1.5 * 2^(23 - mantissa) times the spacing's exponent rounds to a whole number of spacings: `steps`, signed,
 /// in [-2^(mantissa + 1), 2^(mantissa + 1)]. `exponent` holds the binade, not below the smallest normal one, in

@@ -46,34 +46,62 @@ FATHOM_INLINE void store_bytes(uint8_t* to, i32x16 codes, int64_t count) {
   std::memcpy(to, tail, static_cast<size_t>(count));
 }
 
-/// codes[i] = round(src[i] / scale): bytes, or for E5M6 the value as BF16, times `unscale`.
-template <int F, class Src>
-FATHOM_INLINE void encode_run(const Src* src, int64_t count, float scale, float unscale, void* codes) {
-  const Divider divide(scale);
-  // A usual scale keeps quotients finite and below max_finite + 1 ulp; any other takes the way that minds NaN and overflow.
-  const bool usual = scale >= 0x1p-80f && scale <= 0x1p100f;
-  for (int64_t i = 0; i < count; i += 16) {
-    const f32x16 x = load(src + i, count - i);
-    const f32x16 quotient = divide(x);
-    if constexpr (F == kE5m6) {
-      const f32x16 grid = usual ? Snapped<F>(quotient).value() : round_to_grid<F>(quotient);
-      store(static_cast<bf16*>(codes) + i, grid * unscale, count - i);
-    } else {
-      const i32x16 code = usual ? Snapped<F>(quotient).code(x) : encode_grid<F>(round_to_grid<F>(quotient));
-      store_bytes(static_cast<uint8_t*>(codes) + i, code, count - i);
-    }
+/// Stores up to sixteen quotients in format F: codes as bytes, or for E5M6 values as BF16, times `unscale`.
+template <int F>
+FATHOM_INLINE void store_rounded(void* codes, int64_t index, f32x16 quotient, float unscale, int64_t n) {
+  if constexpr (F == kE5m6) {
+    const f32x16 sign = float_of_bits(bits_of(quotient) & static_cast<int32_t>(0x80000000));
+    const f32x16 grid = float_of_bits(bits_of(Snapped<F>(quotient).value()) | bits_of(sign));
+    store(static_cast<bf16*>(codes) + index, grid * unscale, n);
+  } else if (n >= 16) {
+    narrow8(static_cast<uint8_t*>(codes) + index, Snapped<F>(quotient).code(quotient));
+  } else {
+    uint8_t tail[16];
+    narrow8(tail, Snapped<F>(quotient).code(quotient));
+    std::memcpy(static_cast<uint8_t*>(codes) + index, tail, static_cast<size_t>(n));
   }
 }
 
-/// One row of x [M, K] in tiles.
+/// The tile of a NaN or an infinity: every code NaN.
+template <int F>
+void store_nan(void* codes, int64_t index, int64_t count) {
+  if constexpr (F == kE5m6) std::fill_n(static_cast<bf16*>(codes) + index, count, bf16{0x7fc0});
+  else std::memset(static_cast<uint8_t*>(codes) + index, kTraits[F].nan_code, static_cast<size_t>(count));
+}
+
+/// One tile of `count` elements, src and codes from `index`. Returns its scale; `fold` multiplies it into the codes.
 template <int F, class Src>
-void quantize_row(const Src* src, int64_t K, int mode, void* codes, float* scales, int64_t scale_stride) {
-  for (int64_t k = 0; k < K; k += kTile, src += kTile) {
-    const int64_t count = std::min(kTile, K - k);
-    const float scale = tile_scale(hmax(magnitudes(src, count)), F, mode);
-    if (scales) scales[k / kTile * scale_stride] = scale;
-    void* to = F == kE5m6 ? static_cast<void*>(static_cast<bf16*>(codes) + k) : static_cast<uint8_t*>(codes) + k;
-    encode_run<F>(src, count, scale, scales ? 1.0f : scale, to);
+FATHOM_INLINE float quantize_tile(const Src* src, int64_t index, int64_t count, int mode, bool fold, void* codes) {
+  constexpr int kVectors = kTile / 16;
+  f32x16 x[kVectors];
+  i32x16 largest = broadcast_int(0);
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) {
+    x[v] = count == kTile ? load(src + index + 16 * v) : 16 * v < count ? load(src + index + 16 * v, count - 16 * v) : zero();
+    largest = max(largest, bits_of(x[v]) & 0x7fffffff);
+  }
+  const float scale = tile_scale(hmax(largest), F, mode);
+  if (scale != scale) {
+    store_nan<F>(codes, index, count);
+    return scale;
+  }
+  const Divider divide(scale);
+  const float unscale = fold ? scale : 1.0f;
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) {
+    if (count == kTile) store_rounded<F>(codes, index + 16 * v, divide(x[v]), unscale, 16);
+    else if (16 * v < count) store_rounded<F>(codes, index + 16 * v, divide(x[v]), unscale, count - 16 * v);
+  }
+  return scale;
+}
+
+/// Row m of x [M, K] in tiles.
+template <int F, class Src>
+void quantize_row(const Src* x, int64_t m, int64_t M, int64_t K, int mode, void* codes, float* scales) {
+  for (int64_t k = 0; k < K; k += kTile) {
+    const float scale = K - k >= kTile ? quantize_tile<F>(x, m * K + k, kTile, mode, !scales, codes)
+                                       : quantize_tile<F>(x, m * K + k, K - k, mode, !scales, codes);
+    if (scales) scales[k / kTile * M + m] = scale;
   }
 }
 
@@ -82,10 +110,7 @@ void quantize_rows(const Src* x, int64_t M, int64_t K, int format, int mode, voi
   parallel_ranges(M, kRowGrain, [&](int64_t begin, int64_t end) {
     with_narrow(format, [&](auto tag) {
       constexpr int F = decltype(tag)::value;
-      for (int64_t m = begin; m < end; ++m) {
-        void* row = F == kE5m6 ? static_cast<void*>(static_cast<bf16*>(codes) + m * K) : static_cast<uint8_t*>(codes) + m * K;
-        quantize_row<F>(x + m * K, K, mode, row, scales ? scales + m : nullptr, M);
-      }
+      for (int64_t m = begin; m < end; ++m) quantize_row<F>(x, m, M, K, mode, codes, scales);
     });
   });
 }
@@ -166,7 +191,7 @@ float round_block(const Weight<Src>& w, int64_t n, int64_t k, int64_t rows, int6
   for (int64_t r = 0; r < rows; ++r) {
     const Src* row = w.data + (n + r) * w.K + k;
     for (int64_t i = 0; i < count; i += 16) {
-      const f32x16 grid = round_to_grid<F>(divide(load(row + i, count - i)));
+      const f32x16 grid = Snapped<F>(divide(load(row + i, count - i))).value();
       store(block + r * kTile + i, fold ? grid * scale : grid);
     }
   }
