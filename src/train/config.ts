@@ -113,7 +113,7 @@ export const TRAIN_PRESETS: Record<string, z.input<typeof trainSchema>> = {
   },
   mini: {
     model: 'mini',
-    steps: 600,
+    steps: 400,
     batchSequences: 16,
     sequenceLength: 256,
     learningRate: 3e-3,
