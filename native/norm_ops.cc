@@ -16,12 +16,19 @@ constexpr int64_t kWeightChunks = 64;
 /// 1 / sqrt(mean(x²) + eps) of one row.
 template <class T>
 float inverse_rms(const T* x, int64_t width, float eps) {
-  f32x16 sum = zero();
-  each16(width, [&](int64_t i, auto n) {
-    const f32x16 v = load(x + i, n);
-    sum = fma(v, v, sum);
+  f32x16 sums[4] = {zero(), zero(), zero(), zero()};
+  int64_t i = 0;
+  for (; i + 64 <= width; i += 64) {
+    for (int64_t j = 0; j < 4; ++j) {
+      const f32x16 v = load(x + i + 16 * j);
+      sums[j] = fma(v, v, sums[j]);
+    }
+  }
+  each16(width - i, [&](int64_t j, auto n) {
+    const f32x16 v = load(x + i + j, n);
+    sums[0] = fma(v, v, sums[0]);
   });
-  return 1.0f / std::sqrt(hsum(sum) / static_cast<float>(width) + eps);
+  return 1.0f / std::sqrt(hsum((sums[0] + sums[1]) + (sums[2] + sums[3])) / static_cast<float>(width) + eps);
 }
 
 /// x, y [T, D], weight f32 [D] -> y = x·r·weight, inverse f32 [T] = r.

@@ -108,15 +108,8 @@ int64_t argmax(const float* x, int64_t padded) {
     best = select(better, v, best);
     where = select(better, index, where);
   }
-  float value[16];
-  int32_t at[16];
-  store(value, best);
-  store(at, where);
-  int winner = 0;
-  for (int i = 1; i < 16; ++i) {
-    if (value[i] > value[winner] || (value[i] == value[winner] && at[i] < at[winner])) winner = i;
-  }
-  return at[winner];
+  const i32x16 winners = best == broadcast(hmax(best));
+  return -hmax(select(winners, broadcast_int(0) - where, broadcast_int(INT32_MIN)));
 }
 
 /// One group's score: its best choice, or the sum of its two best.
