@@ -85,6 +85,15 @@ FATHOM_INLINE void widen_codes(bf16* dst, const uint8_t* codes) {
 #endif
 }
 
+/// The values of 32 codes of an 8-bit format; NaN as in widen_codes.
+template <int F>
+FATHOM_INLINE void decode_line(const uint8_t* codes, f32x16 (&values)[2]) {
+  alignas(64) bf16 line[32];
+  widen_codes<F>(line, codes);
+  values[0] = load(line);
+  values[1] = load(line + 16);
+}
+
 FATHOM_INLINE void copy_line(bf16* dst, const bf16* src) { std::memcpy(dst, src, 64); }
 
 /// `rows` rows of `src` (K elements each, `ld` apart) → tiles [ceil(K/32)][2][16][32], zeros beyond rows and K.

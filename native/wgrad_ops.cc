@@ -24,7 +24,7 @@ namespace {
 
 constexpr const char* kOp = "gemmWgrad";
 
-constexpr int kLeftSlot = 3, kRightSlot = 4, kScaleSlot = 5, kStageSlot = 6;
+constexpr int kLeftSlot = 3, kRightSlot = 4, kScaleSlot = 5;
 
 /// Rows of a chunk: four tiles of 128, or one piece of an unscaled contraction (32 x 512 BF16 = 32 KB of L1).
 constexpr int64_t kChunk = 512;
@@ -50,43 +50,6 @@ struct Problem {
   bool scaled() const { return is_narrow(dy.format) || is_narrow(x.format); }
 };
 
-/// Up to sixteen values of a source's row m from column c, scales applied.
-template <int F>
-FATHOM_INLINE f32x16 load_values(const Source& s, int64_t m, int64_t c) {
-  const f32x16 value = load_codes<F>(s.data, m * s.columns + c, s.columns - c);
-  return s.scales ? value * s.scales[c / kTile * s.M + m] : value;
-}
-
-/// Sixteen columns of `rows` <= 128 rows, rounded to the wanted format and still in float: stage [128][16]. `scales`
-/// [16] is written where that format is narrow.
-template <int F>
-void stage_columns(const Source& s, int64_t m, int64_t rows, int64_t c, float* stage, float* scales) {
-  i32x16 largest = broadcast_int(0);
-  for (int64_t r = 0; r < rows; ++r) {
-    const f32x16 value = load_values<F>(s, m + r, c);
-    largest = max(largest, bits_of(value) & 0x7fffffff);
-    store(stage + r * 16, value);
-  }
-  if (!is_narrow(s.format)) return;
-  const f32x16 scale = tile_scales(largest, s.format, s.mode);
-  store(scales, scale);
-  const Divider divide(scale);
-  auto snap = [&](auto tag) {
-    for (int64_t r = 0; r < rows; ++r) store(stage + r * 16, Snapped<decltype(tag)::value>(divide(load(stage + r * 16))).value());
-  };
-  if (s.format == kE4m3) snap(std::integral_constant<int, kE4m3>{});
-  else if (s.format == kE5m2) snap(std::integral_constant<int, kE5m2>{});
-  else snap(std::integral_constant<int, kE5m6>{});
-}
-
-/// The staged columns as pairs of rows: 16 pairs (32 rows) of BF16, row r missing if r >= rows.
-FATHOM_INLINE void staged_pairs(const float* stage, int64_t first, int64_t rows, i32x16 (&pairs)[16]) {
-  for (int64_t i = 0; i < 16; ++i) {
-    const int64_t r = first + 2 * i;
-    pairs[i] = bf16_pairs(r < rows ? load(stage + r * 16) : zero(), r + 1 < rows ? load(stage + (r + 1) * 16) : zero());
-  }
-}
-
 /// Turned operands of one chunk of rows, for products of T.
 template <class T>
 struct Chunk {
@@ -99,79 +62,131 @@ struct Chunk {
   int64_t steps() const { return (rows + 31) / 32; }
 };
 
-/// Stores 16 pairs of rows by 16 columns from n: 32 rows from m, a multiple of 32, of the chunk's left operand.
-inline void place_left(const Chunk<bf16>& chunk, int64_t n, int64_t m, i32x16 (&pairs)[16]) {
-  transpose16(pairs);
-  bf16* tile = chunk.left + n / 32 * chunk.steps() * 1024 + n / 16 % 2 * 512 + m / 32 * 1024;
-  for (int i = 0; i < 16; ++i) store(reinterpret_cast<int32_t*>(tile) + i * 16, pairs[i]);
-}
-inline void place_right(const Chunk<bf16>& chunk, int64_t k, int64_t m, i32x16 (&pairs)[16]) {
-  bf16* panel = chunk.right + k / 16 * panel_elements<bf16>(chunk.rows) + m * 16;
-  for (int i = 0; i < 16; ++i) store(reinterpret_cast<int32_t*>(panel) + i * 16, pairs[i]);
-}
-
-/// Stores `rows` staged rows of 16 columns, from row m of the chunk.
-inline void place_left(const Chunk<float>& chunk, int64_t n, int64_t m, int64_t rows, const float* stage) {
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t i = 0; i < 16; ++i) chunk.left[(n + i) * chunk.rows + m + r] = stage[r * 16 + i];
-  }
-}
-inline void place_right(const Chunk<float>& chunk, int64_t k, int64_t m, int64_t rows, const float* stage) {
-  float* panel = chunk.right + k / 16 * panel_elements<float>(chunk.rows);
-  std::memcpy(panel + m * 16, stage, static_cast<size_t>(rows) * 64);
-}
-
 enum class Side { left, right };
 
-/// Staged rows of 16 columns from c to their side of the chunk, from its row m.
+/// Stores 16 pairs of rows by 16 columns from c: 32 rows from m, a multiple of 32, of a side of the chunk.
 template <Side side>
-void place(const Chunk<bf16>& chunk, int64_t c, int64_t m, int64_t rows, const float* stage) {
-  for (int64_t r = 0; r < rows; r += 32) {
-    i32x16 pairs[16];
-    staged_pairs(stage, r, rows, pairs);
-    if constexpr (side == Side::left) place_left(chunk, c, m + r, pairs);
-    else place_right(chunk, c, m + r, pairs);
+FATHOM_INLINE void place(const Chunk<bf16>& chunk, int64_t c, int64_t m, i32x16 (&pairs)[16]) {
+  bf16* to = chunk.right + c / 16 * panel_elements<bf16>(chunk.rows) + m * 16;
+  if constexpr (side == Side::left) {
+    transpose16(pairs);
+    to = chunk.left + c / 32 * chunk.steps() * 1024 + c / 16 % 2 * 512 + m / 32 * 1024;
   }
+  for (int i = 0; i < 16; ++i) store(reinterpret_cast<int32_t*>(to) + i * 16, pairs[i]);
 }
+/// Stores row m of 16 columns from c.
 template <Side side>
-void place(const Chunk<float>& chunk, int64_t c, int64_t m, int64_t rows, const float* stage) {
-  if constexpr (side == Side::left) place_left(chunk, c, m, rows, stage);
-  else place_right(chunk, c, m, rows, stage);
+FATHOM_INLINE void place(const Chunk<float>& chunk, int64_t c, int64_t m, f32x16 values) {
+  if constexpr (side == Side::right) return store(chunk.right + c / 16 * panel_elements<float>(chunk.rows) + m * 16, values);
+  float lane[16];
+  store(lane, values);
+  for (int64_t i = 0; i < 16; ++i) chunk.left[(c + i) * chunk.rows + m] = lane[i];
 }
 
-/// BF16 that stays BF16: pairs of rows straight from memory. Turns rows m .. m + rows of a source.
-template <Side side>
-void turn_pairs(const Source& s, const Chunk<bf16>& chunk, int64_t m, int64_t rows) {
-  const auto* from = static_cast<const bf16*>(s.data) + m * s.columns;
-  for (int64_t r = 0; r < rows; r += 32) {
-    for (int64_t c = 0; c < s.columns; c += 16) {
-      i32x16 pairs[16];
-      for (int64_t i = 0; i < 16; ++i) {
-        const bf16* row = from + (r + 2 * i) * s.columns + c;
-        const int64_t left = rows - r - 2 * i;
-        pairs[i] = left > 0 ? row_pairs(row, left > 1 ? row + s.columns : nullptr, s.columns - c) : broadcast_int(0);
+/// Up to 32 columns from c of up to 128 rows from m of a source whose codes have format F. Whole: 32 of 128.
+template <int F, bool Whole>
+struct Columns {
+  const Source& s;
+  int64_t m, c, rows;
+
+  /// The two halves of row r, scales applied; zeros where there is nothing.
+  FATHOM_INLINE void row(int64_t r, f32x16 (&half)[2]) const {
+    const int64_t at = (m + r) * s.columns + c;
+    if constexpr (Whole && is_byte(F)) {
+      decode_line<F>(static_cast<const uint8_t*>(s.data) + at, half);
+    } else {
+      for (int h = 0; h < 2; ++h) {
+        const int64_t n = Whole ? 16 : r < rows ? std::min<int64_t>(16, s.columns - c - 16 * h) : 0;
+        half[h] = n > 0 ? load_codes<F>(s.data, at + 16 * h, n) : zero();
       }
-      if constexpr (side == Side::left) place_left(chunk, c, r, pairs);
-      else place_right(chunk, c, r, pairs);
     }
+    if (s.scales && (Whole || r < rows)) {
+      const f32x16 scale = broadcast(s.scales[c / kTile * s.M + m + r]);
+      half[0] *= scale;
+      half[1] *= scale;
+    }
+  }
+};
+
+/// Turns columns whose rows `row(r, half)` gives; `round(x, h)` brings half h to BF16, its bits in the upper halves.
+template <Side side, class Row, class Round>
+FATHOM_INLINE void turn_rounded(const Chunk<bf16>& chunk, int64_t c, int64_t columns, int64_t m, int64_t rows, const Row& row, const Round& round) {
+  for (int64_t r = 0; r < rows; r += 32) {
+    i32x16 pairs[2][16];
+    for (int64_t i = 0; i < 16; ++i) {
+      f32x16 low[2], high[2];
+      row(r + 2 * i, low);
+      row(r + 2 * i + 1, high);
+#pragma GCC unroll 2
+      for (int h = 0; h < 2; ++h) pairs[h][i] = shift_right(round(low[h], h), 16) | round(high[h], h);
+    }
+    place<side>(chunk, c, m + r, pairs[0]);
+    if (columns - c > 16) place<side>(chunk, c + 16, m + r, pairs[1]);
+  }
+}
+
+/// Narrow format W: one scale per column for the tile of rows. Writes the scales [32].
+template <Side side, int W, int F, bool Whole>
+void turn_narrow(const Columns<F, Whole>& from, const Chunk<bf16>& chunk, int64_t m, float* scales) {
+  alignas(64) float stage[is_byte(F) ? kTile * 32 : 32];  // codes are decoded once
+  i32x16 largest[2] = {broadcast_int(0), broadcast_int(0)};
+  for (int64_t r = 0; r < from.rows; ++r) {
+    f32x16 half[2];
+    from.row(r, half);
+    for (int h = 0; h < 2; ++h) {
+      largest[h] = max(largest[h], bits_of(half[h]) & 0x7fffffff);
+      if constexpr (is_byte(F)) store(stage + r * 32 + 16 * h, half[h]);
+    }
+  }
+  const f32x16 scale[2] = {tile_scales(largest[0], W, from.s.mode), tile_scales(largest[1], W, from.s.mode)};
+  store(scales, scale[0]);
+  store(scales + 16, scale[1]);
+  const Divider divide[2] = {Divider(scale[0]), Divider(scale[1])};
+  const auto row = [&](int64_t r, f32x16(&half)[2]) {
+    if constexpr (!is_byte(F)) return from.row(r, half);
+    for (int h = 0; h < 2; ++h) half[h] = Whole || r < from.rows ? load(stage + r * 32 + 16 * h) : zero();
+  };
+  turn_rounded<side>(chunk, from.c, from.s.columns, m, from.rows, row,
+                     [&](f32x16 x, int h) { return bits_of(Snapped<W>(divide[h](x)).value()); });
+}
+
+template <Side side, int F, bool Whole>
+void turn_columns(const Columns<F, Whole>& from, const Chunk<bf16>& chunk, int64_t m, float* scales) {
+  switch (from.s.format) {
+    case kE4m3: return turn_narrow<side, kE4m3>(from, chunk, m, scales);
+    case kE5m2: return turn_narrow<side, kE5m2>(from, chunk, m, scales);
+    case kE5m6: return turn_narrow<side, kE5m6>(from, chunk, m, scales);
+    default: break;
+  }
+  const auto row = [&](int64_t r, f32x16(&half)[2]) { from.row(r, half); };
+  // BF16 that stays as it is needs no rounding.
+  if (F == kBf16 && !from.s.scales) {
+    return turn_rounded<side>(chunk, from.c, from.s.columns, m, from.rows, row, [](f32x16 x, int) { return bits_of(x); });
+  }
+  turn_rounded<side>(chunk, from.c, from.s.columns, m, from.rows, row, [](f32x16 x, int) { return shift_left(bf16_bits(x), 16); });
+}
+template <Side side, int F, bool Whole>
+void turn_columns(const Columns<F, Whole>& from, const Chunk<float>& chunk, int64_t m, float*) {
+  for (int64_t r = 0; r < from.rows; ++r) {
+    f32x16 half[2];
+    from.row(r, half);
+    place<side>(chunk, from.c, m + r, half[0]);
+    if (from.s.columns - from.c > 16) place<side>(chunk, from.c + 16, m + r, half[1]);
   }
 }
 
 /// Turns rows m .. m + rows of a source into their side of the chunk.
 template <Side side, class T>
 void turn(const Source& s, const Chunk<T>& chunk, int64_t m, int64_t rows) {
-  if constexpr (std::is_same_v<T, bf16>) {
-    if (s.stored == kBf16 && s.format == kBf16) return turn_pairs<side>(s, chunk, m, rows);
-  }
-  float* stage = scratch<float>(kStageSlot, kTile * 16);
   float* scales = side == Side::left ? chunk.left_scales : chunk.right_scales;
-  const int64_t padded = round_up(s.columns, kBlock);
   with_format(s.stored, [&](auto tag) {
+    constexpr int F = decltype(tag)::value;
     for (int64_t r = 0; r < rows; r += kTile) {
       const int64_t count = std::min(kTile, rows - r);
-      for (int64_t c = 0; c < s.columns; c += 16) {
-        stage_columns<decltype(tag)::value>(s, m + r, count, c, stage, scales + r / kTile * padded + c);
-        place<side>(chunk, c, r, count, stage);
+      for (int64_t c = 0; c < s.columns; c += 32) {
+        float* to = scales + r / kTile * round_up(s.columns, kBlock) + c;
+        if (count == kTile && s.columns - c >= 32) turn_columns<side>(Columns<F, true>{s, m + r, c, kTile}, chunk, r, to);
+        else turn_columns<side>(Columns<F, false>{s, m + r, c, count}, chunk, r, to);
       }
     }
   });
