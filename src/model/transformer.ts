@@ -75,11 +75,17 @@ export class Transformer {
     return { tape, config, recipe, layout, recompute, ropeTable, softmaxScale };
   }
 
-  /** inputs i32 [T] → hidden states after the final norm [T, D]. */
-  forward(ctx: Context, inputs: Tensor): Tensor {
+  /**
+   * inputs i32 [T] → hidden states after the final norm [T, D].
+   * @param visit is shown what each decoder layer gives [T, D]
+   */
+  forward(ctx: Context, inputs: Tensor, visit?: (layer: number, hidden: Tensor) => void): Tensor {
     const { tape, config } = ctx;
     let h = this.embed(ctx, inputs);
-    for (let l = 0; l < config.num_hidden_layers; l++) h = tape.scope(() => this.layer(ctx, l, h));
+    for (let l = 0; l < config.num_hidden_layers; l++) {
+      h = tape.scope(() => this.layer(ctx, l, h));
+      visit?.(l, h);
+    }
     return this.finalNorm(ctx, h);
   }
 

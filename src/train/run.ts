@@ -212,9 +212,16 @@ class Session {
   }
 
   private report(result: StepResult, tokensPerSecond: number): void {
-    const { step, loss, mtpLoss, balanceLoss, gradientNorm, learningRate, maxLoadViolation } = result;
+    const { step, loss, mtpLoss, balanceLoss, gradientNorm, learningRate, loadViolation } = result;
+    const maxLoadViolation = Math.max(0, ...loadViolation);
     const values = { loss, balanceLoss, gradientNorm, learningRate, maxLoadViolation, tokensPerSecond };
-    this.metrics.append({ step, ...values, mtpLoss, seconds: (performance.now() - this.started) / 1000 });
+    this.metrics.append({
+      step,
+      ...values,
+      loadViolation,
+      mtpLoss,
+      seconds: (performance.now() - this.started) / 1000,
+    });
     const mtp = Object.fromEntries(mtpLoss.map((value, k) => [`loss/mtp${k + 1}`, value]));
     this.board.scalars(step, {
       'loss/train': loss,

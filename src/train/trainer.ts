@@ -4,7 +4,7 @@ import type { Recipe } from '../spec/precision.js';
 import type { Backend } from '../tensor/backend.js';
 import { Pool } from '../tensor/pool.js';
 import { Tape } from '../tensor/tape.js';
-import type { Tensor } from '../tensor/tensor.js';
+import { Tensor } from '../tensor/tensor.js';
 import { LoadBalancer, maximalViolation } from './balance.js';
 import { recipeOf, type TrainConfig } from './config.js';
 import { Optimizer } from './optimizer.js';
@@ -22,8 +22,8 @@ export interface StepResult {
   balanceLoss: number;
   gradientNorm: number;
   learningRate: number;
-  /** Worst of all routers: (largest load − mean)/mean. */
-  maxLoadViolation: number;
+  /** Per layer with experts: (largest load − mean)/mean. */
+  loadViolation: number[];
   /** Set where the step was given up because of a value that is not finite: where it showed first. */
   nonFinite: string | undefined;
 }
@@ -62,14 +62,17 @@ export class Trainer {
     const gradients = this.optimizer.gradientNorm();
     result.gradientNorm = gradients.norm;
     if (!Number.isFinite(result.loss) || gradients.nonFinite.length > 0) {
-      result.nonFinite = this.firstNonFinite(result.loss, gradients.nonFinite);
+      result.nonFinite = Number.isFinite(result.loss)
+        ? badGradients(gradients.nonFinite)
+        : `the loss is ${result.loss}, ${this.firstBadLayer(batches)}`;
       this.optimizer.clearGradients();
       this.balancer.discard();
       return result;
     }
     this.optimizer.step(this.step, result.learningRate, gradients.norm);
-    const loads = this.balancer.update(biasUpdateSpeed(this.config, this.step));
-    result.maxLoadViolation = Math.max(0, ...loads.map(maximalViolation));
+    result.loadViolation = this.balancer
+      .update(biasUpdateSpeed(this.config, this.step))
+      .map(maximalViolation);
     this.step++;
     result.step = this.step;
     return result;
@@ -125,17 +128,35 @@ export class Trainer {
       balanceLoss: routers.reduce((a, r) => a + r.balanceLoss.data[0]!, 0) / Math.max(routers.length, 1),
       gradientNorm: 0,
       learningRate: learningRate(this.config, this.step),
-      maxLoadViolation: 0,
+      loadViolation: [],
       nonFinite: undefined,
     };
   }
 
-  /** Backward runs from the loss down: the last layer with a bad gradient is where it began. */
-  private firstNonFinite(loss: number, parameters: string[]): string {
-    if (!Number.isFinite(loss)) return `the loss is ${loss}`;
-    const last = parameters[parameters.length - 1]!;
-    return `the gradient of ${last} is not finite (${parameters.length} parameters affected)`;
+  /** Where values first stop being finite, found by running forward once more. */
+  private firstBadLayer(batches: readonly Batch[]): string {
+    const square = Tensor.zeros([1], 'f32');
+    for (const batch of batches) {
+      let bad: number | undefined;
+      const tape = new Tape(this.backend, this.pool, false);
+      const ctx = this.model.context(tape, this.recipe, batch, this.config.recompute);
+      const visit = (layer: number, hidden: Tensor) => {
+        const values = tape.alloc(hidden.shape, 'f32');
+        this.backend.cast(hidden, values);
+        this.backend.sumOfSquares(values, square);
+        if (!Number.isFinite(square.data[0]!)) bad ??= layer;
+      };
+      tape.scopeValue(() => this.model.forward(ctx, batch.inputs, visit));
+      tape.clear();
+      if (bad !== undefined) return `values are not finite from layer ${bad} on`;
+    }
+    return 'values of all decoder layers are finite: look at the output head and the MTP modules';
   }
+}
+
+/** Backward runs from the loss down: the last parameter with a bad gradient is where it began. */
+function badGradients(parameters: readonly string[]): string {
+  return `the gradient of ${parameters.at(-1)} is not finite (${parameters.length} parameters affected)`;
 }
 
 function sumOf(losses: Tensor, targets: Tensor): { sum: number; count: number } {
