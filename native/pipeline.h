@@ -136,7 +136,7 @@ struct Finish {
   }
 };
 
-/// Fetches the next rows of the left operand into the cache, a few lines a step.
+/// Fetches what is needed next into L2, a few lines a step.
 class Prefetch {
  public:
   Prefetch() = default;
@@ -147,7 +147,7 @@ class Prefetch {
 
   FATHOM_INLINE void step() {
     if (next_ >= end_) return;
-    for (const char* stop = next_ + per_step_; next_ < stop; next_ += 64) __builtin_prefetch(next_, 0, 3);
+    for (const char* stop = next_ + per_step_; next_ < stop; next_ += 64) __builtin_prefetch(next_, 0, 2);
   }
 
  private:

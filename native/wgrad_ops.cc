@@ -89,6 +89,14 @@ struct Columns {
   const Source& s;
   int64_t m, c, rows;
 
+  /// Asks for what the next columns need of row r: rows are too far apart for the hardware to notice.
+  FATHOM_INLINE void prefetch(int64_t r) const {
+    constexpr int64_t bytes = F == kF32 ? 4 : is_byte(F) ? 1 : 2;
+    const auto* at = static_cast<const char*>(s.data) + ((m + r) * s.columns + c) * bytes + 64;
+    __builtin_prefetch(at);
+    if constexpr (F == kF32) __builtin_prefetch(at + 64);
+  }
+
   /// The two halves of row r, scales applied; zeros where there is nothing.
   FATHOM_INLINE void row(int64_t r, f32x16 (&half)[2]) const {
     const int64_t at = (m + r) * s.columns + c;
@@ -132,6 +140,7 @@ void turn_narrow(const Columns<F, Whole>& from, const Chunk<bf16>& chunk, int64_
   i32x16 largest[2] = {broadcast_int(0), broadcast_int(0)};
   for (int64_t r = 0; r < from.rows; ++r) {
     f32x16 half[2];
+    from.prefetch(r);
     from.row(r, half);
     for (int h = 0; h < 2; ++h) {
       largest[h] = max(largest[h], bits_of(half[h]) & 0x7fffffff);
@@ -158,7 +167,10 @@ void turn_columns(const Columns<F, Whole>& from, const Chunk<bf16>& chunk, int64
     case kE5m6: return turn_narrow<side, kE5m6>(from, chunk, m, scales);
     default: break;
   }
-  const auto row = [&](int64_t r, f32x16(&half)[2]) { from.row(r, half); };
+  const auto row = [&](int64_t r, f32x16(&half)[2]) {
+    from.prefetch(r);
+    from.row(r, half);
+  };
   // BF16 that stays as it is needs no rounding.
   if (F == kBf16 && !from.s.scales) {
     return turn_rounded<side>(chunk, from.c, from.s.columns, m, from.rows, row, [](f32x16 x, int) { return bits_of(x); });
@@ -209,7 +221,7 @@ class SliceRunner {
     bool fresh = slice_.fresh;
     for (int64_t m = slice_.row; m < slice_.row_end; m += kChunk) {
       const Chunk<T> chunk = turned(m, std::min(kChunk, slice_.row_end - m));
-      multiply(chunk, fresh);
+      multiply(chunk, m + chunk.rows, fresh);
       fresh = false;
     }
     if (fresh) std::fill(slice_.out, slice_.out + p_.N() * p_.K(), 0.0f);
@@ -237,9 +249,18 @@ class SliceRunner {
     return row_major(static_cast<const float*>(chunk.left + n * chunk.rows + m), chunk.rows);
   }
 
-  void multiply(const Chunk<T>& chunk, bool fresh) {
+  /// The fetch of a source's rows from m, as many as a chunk has.
+  Prefetch next_rows(const Source& s, int64_t m, int64_t steps) const {
+    const int64_t pitch = s.columns * (s.stored == kF32 ? 4 : is_byte(s.stored) ? 1 : 2);
+    return {static_cast<const char*>(s.data) + m * pitch, std::min(kChunk, slice_.row_end - m) * pitch, steps};
+  }
+
+  /// Adds the chunk's product to the output and fetches the rows from `next_row` meanwhile: those of dy beside the first
+  /// half of the blocks, those of x beside the second.
+  void multiply(const Chunk<T>& chunk, int64_t next_row, bool fresh) {
     const int64_t piece = Scaled ? kTile : kChunk;
-    Prefetch none;
+    const int64_t half_steps = (p_.N() + 31) / 32 * ((p_.K() + 31) / 32) * chunk.steps() / 2 + 1;
+    Prefetch next[2] = {next_rows(p_.dy, next_row, half_steps), next_rows(p_.x, next_row, half_steps)};
     for (int64_t n = 0; n < p_.N(); n += kBlock) {
       for (int64_t k = 0; k < p_.K(); k += kBlock) {
         for (int64_t m = 0; m < chunk.rows; m += piece * kTogether) {
@@ -248,7 +269,7 @@ class SliceRunner {
           const int64_t steps = steps_of<T>(std::min(piece, chunk.rows - m));
           const int64_t steps_after = chunk.rows > m + piece ? steps_of<T>(std::min(piece, chunk.rows - m - piece)) : 0;
           describe(chain_.block(), chunk, n, k, m, piece, fresh);
-          chain_.multiply({left(chunk, n, m), b0, b1, {steps, steps_after}}, none);
+          chain_.multiply({left(chunk, n, m), b0, b1, {steps, steps_after}}, next[2 * n >= p_.N()]);
         }
       }
     }
