@@ -7,15 +7,13 @@
 #include <algorithm>
 #include <vector>
 
+#include "fast_math.h"
 #include "gemm.h"
 #include "memory.h"
 #include "rows.h"
 
 namespace fathom {
 namespace FATHOM_ISA_NS {
-
-constexpr float kLog2E = 1.44269504088896341f;
-constexpr float kLn2 = 0.693147180559945309f;
 
 /// Stands for −∞ in masked scores: finite, so that differences stay numbers, and 2^kMasked is 0.
 constexpr float kMasked = -1e30f;
@@ -81,67 +79,11 @@ class Workspace {
   char* next_;
 };
 
-/// 2^y for y < 128, exactly 0 far below −126 and for kMasked; NaN stays NaN. T is the type that the result is rounded
-/// to: relative error 2.6e-6 for bf16 (degree 4) and 7.5e-8 for float (degree 5). Coefficients: minimax of the relative
-/// error of 2^r on 0 <= r <= 1 by Remez' algorithm.
-template <class T>
-FATHOM_INLINE f32x16 exp2(f32x16 y) {
-#if defined(__AVX512F__)
-  const f32x16 r = {(nf32)_mm512_reduce_ps((__m512)y.p[0], 1)};  // y − floor(y)
-#else
-  y = max(broadcast(-126.5f), y);  // floor −127, whose power is 0; max gives its second operand for NaN
-  const f32x16 n = round_small(y - 0.5f);
-  const f32x16 r = y - n;
-#endif
-  f32x16 p;
-  if constexpr (std::is_same_v<T, bf16>) {
-    p = fma(broadcast(0.01353416791f), r, broadcast(0.05201146062f));
-    p = fma(p, r, broadcast(0.2414427569f));
-    p = fma(p, r, broadcast(0.6930038345f));
-    p = fma(p, r, broadcast(1.0000025934f));
-  } else {
-    p = fma(broadcast(0.001877576673f), r, broadcast(0.008989340095f));
-    p = fma(p, r, broadcast(0.05582631805f));
-    p = fma(p, r, broadcast(0.2401536170f));
-    p = fma(p, r, broadcast(0.6931530732f));
-    p = fma(p, r, broadcast(0.9999999251f));
-  }
-#if defined(__AVX512F__)
-  p.p[0] = (nf32)_mm512_scalef_ps((__m512)p.p[0], (__m512)y.p[0]);  // p · 2^floor(y)
-  return p;
-#else
-  return p * power_of_two(n);
-#endif
-}
-
-/// Stores 32 values. The bf16 form flushes subnormals: weights and their gradients below 2^-126 do not matter.
-FATHOM_INLINE void store_pair(float* p, f32x16 a, f32x16 b) {
-  store(p, a);
-  store(p + 16, b);
-}
-FATHOM_INLINE void store_pair(bf16* p, f32x16 a, f32x16 b) {
-#if defined(__AVX512BF16__)
-  const __m512bh both = _mm512_cvtne2ps_pbh((__m512)b.p[0], (__m512)a.p[0]);
-  std::memcpy(p, &both, 64);
-#else
-  store(p, a);
-  store(p + 16, b);
-#endif
-}
-
 /// Stores the first n of 32 values.
 template <class T>
 FATHOM_INLINE void store_left(T* p, f32x16 a, f32x16 b, int64_t n) {
   store(p, a, std::min<int64_t>(n, 16));
   if (n > 16) store(p + 16, b, n - 16);
-}
-
-/// Rows of float -> T, for outputs: as store_pair, and whatever is left.
-template <class T, class Map>
-FATHOM_INLINE void write_row(T* out, const float* in, int64_t count, const Map& map) {
-  int64_t j = 0;
-  for (; j + 32 <= count; j += 32) store_pair(out + j, map(load(in + j)), map(load(in + j + 16)));
-  each16(count - j, [&](int64_t i, auto n) { store(out + j + i, map(load(in + j + i, n)), n); });
 }
 
 /// dst[c][r] = src[r][c] for float src [rows, cols].

@@ -1,6 +1,7 @@
 // Moving tokens to experts and back. Legend: T tokens, D hidden size, E experts, K experts per token, R = T·K rows.
 #include <algorithm>
 
+#include "fast_math.h"
 #include "kernels.h"
 #include "memory.h"
 #include "rows.h"
@@ -86,12 +87,12 @@ void unpermute(const Span& x, const Span& slot, const Span& weights, const Span&
     T* out = y.as<T>(op, "y", tokens * width);
     parallel_rows(tokens, width * (top_k + 1), [=](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
-        each16(width, [&](int64_t i, auto n) {
+        write_mapped(out + t * width, width, [=](int64_t i, auto n) {
           f32x16 sum = zero();
           for (int64_t pair = t * top_k; pair < (t + 1) * top_k; ++pair) {
             sum = fma(load(in + place[pair] * width + i, n), weight ? weight[pair] : 1.0f, sum);
           }
-          store(out + t * width + i, sum, n);
+          return sum;
         });
       }
     });
@@ -102,10 +103,10 @@ void unpermute(const Span& x, const Span& slot, const Span& weights, const Span&
 template <class T>
 float unpermute_pair(const T* dy, const T* x, float weight, int64_t width, T* dx) {
   f32x16 sum = zero();
-  each16(width, [&](int64_t i, auto n) {
+  write_mapped(dx, width, [&](int64_t i, auto n) {
     const f32x16 d = load(dy + i, n);
     sum = fma(d, load(x + i, n), sum);
-    store(dx + i, d * weight, n);
+    return d * weight;
   });
   return hsum(sum);
 }

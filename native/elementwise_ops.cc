@@ -1,4 +1,5 @@
 // Element-wise kernels and copies of columns. Legend: R rows, I inner size.
+#include "fast_math.h"
 #include "kernels.h"
 #include "rows.h"
 #include "simd.h"
@@ -101,12 +102,41 @@ void swiglu(const Span& gu, const Span& h, int64_t inner) {
     parallel_rows(rows, inner, [=](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         const T* gate = in + r * 2 * inner;
-        each16(inner, [&](int64_t i, auto n) {
+        write_mapped(out + r * inner, inner, [=](int64_t i, auto n) {
           const f32x16 g = load(gate + i, n);
-          store(out + r * inner + i, g * sigmoid(g) * load(gate + inner + i, n), n);
+          return g * sigmoid_for<T>(g) * load(gate + inner + i, n);
         });
       }
     });
+  });
+}
+
+struct SwigluGradient {
+  f32x16 gate, up;
+};
+
+/// Sixteen elements, of which n exist.
+template <class T, class N>
+FATHOM_INLINE SwigluGradient swiglu_gradient(const T* dh, const T* gate, const T* up, N n) {
+  const f32x16 d = load(dh, n), g = load(gate, n), u = load(up, n), s = sigmoid_for<T>(g);
+  return {d * u * s * fma(g, 1.0f - s, broadcast(1.0f)), d * g * s};
+}
+
+/// One row of `swiglu_backward`.
+template <class T>
+void swiglu_backward_row(const T* dh, const T* gate, int64_t inner, T* dgate) {
+  constexpr std::integral_constant<int64_t, 16> whole;
+  int64_t i = 0;
+  for (; i + 32 <= inner; i += 32) {
+    const SwigluGradient a = swiglu_gradient(dh + i, gate + i, gate + inner + i, whole);
+    const SwigluGradient b = swiglu_gradient(dh + i + 16, gate + i + 16, gate + inner + i + 16, whole);
+    store_pair(dgate + i, a.gate, b.gate);
+    store_pair(dgate + inner + i, a.up, b.up);
+  }
+  each16(inner - i, [&](int64_t j, auto n) {
+    const SwigluGradient a = swiglu_gradient(dh + i + j, gate + i + j, gate + inner + i + j, n);
+    store(dgate + i + j, a.gate, n);
+    store(dgate + inner + i + j, a.up, n);
   });
 }
 
@@ -121,12 +151,7 @@ void swiglu_backward(const Span& dh, const Span& gu, const Span& dgu, int64_t in
       for (int64_t r = begin; r < end; ++r) {
         const T* gate = in + r * 2 * inner;
         T* dgate = out + r * 2 * inner;
-        each16(inner, [&](int64_t i, auto n) {
-          const f32x16 d = load(upstream + r * inner + i, n), g = load(gate + i, n), u = load(gate + inner + i, n);
-          const f32x16 s = sigmoid(g);
-          store(dgate + i, d * u * s * fma(g, 1.0f - s, broadcast(1.0f)), n);
-          store(dgate + inner + i, d * g * s, n);
-        });
+        swiglu_backward_row(upstream + r * inner, gate, inner, dgate);
       }
     });
   });

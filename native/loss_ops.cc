@@ -1,4 +1,5 @@
 // Both ends of the network: embedding and cross-entropy. Legend: T tokens, V vocabulary, D hidden size.
+#include "fast_math.h"
 #include "kernels.h"
 #include "rows.h"
 #include "simd.h"
@@ -46,6 +47,8 @@ void embedding_backward(const Span& ids, const Span& dy, const Span& dtable, int
   });
 }
 
+constexpr double kLog2E64 = 1.4426950408889634074;
+
 /// Logits that are read from memory once: their maximum and their sum are taken while they are in the L1 cache.
 constexpr int64_t kChunk = 4096;
 
@@ -62,23 +65,20 @@ float maximum(const float* x, int64_t count) {
   return hmax(top);
 }
 
-/// Σ exp(x − shift).
+/// Σ 2^(x·log2(e) − shift).
 float exponential_sum(const float* x, int64_t count, float shift) {
-  f32x16 sum = zero();
-  each16(count, [&](int64_t i, auto n) {
-    const f32x16 e = exp(load(x + i, n) - shift);
-    if constexpr (std::is_same_v<decltype(n), int64_t>) {
-      float lane[16];
-      store(lane, e);
-      sum += load(lane, n);
-    } else {
-      sum += e;
-    }
-  });
-  return hsum(sum);
+  const f32x16 less = broadcast(-shift);
+  f32x16 sums[2] = {zero(), zero()};
+  int64_t i = 0;
+  for (; i + 32 <= count; i += 32) {
+    for (int64_t j = 0; j < 2; ++j) sums[j] += exp2<float>(fma(load(x + i + 16 * j), kLog2E, less));
+  }
+  float sum = hsum(sums[0] + sums[1]);
+  for (; i < count; ++i) sum += std::exp2(std::fma(x[i], kLog2E, -shift));
+  return sum;
 }
 
-/// The softmax's denominator of one row in two parts: Σ exp(x) = mass · exp(top).
+/// The softmax's denominator of one row in two parts: Σ exp(x) = mass · 2^top.
 struct RowMass {
   float top;
   double mass;
@@ -89,8 +89,8 @@ RowMass row_mass(const float* x, int64_t count) {
   RowMass row{-std::numeric_limits<float>::infinity(), 0};
   for (int64_t at = 0; at < count; at += kChunk) {
     const int64_t n = count - at < kChunk ? count - at : kChunk;
-    const float top = std::fmax(row.top, maximum(x + at, n));
-    const double kept = row.mass == 0 ? 0 : row.mass * std::exp(static_cast<double>(row.top) - top);
+    const float top = std::fmax(row.top, maximum(x + at, n) * kLog2E);
+    const double kept = row.mass == 0 ? 0 : row.mass * std::exp2(static_cast<double>(row.top) - top);
     row = {top, kept + exponential_sum(x + at, n, top)};
   }
   return row;
@@ -98,10 +98,10 @@ RowMass row_mass(const float* x, int64_t count) {
 
 template <class T>
 void softmax_gradient(const float* x, int64_t count, const RowMass& row, int64_t target, float scale, T* out) {
-  const auto factor = static_cast<float>(scale / row.mass);
-  const float wanted = exp(broadcast(x[target] - row.top)).p[0][0];
-  each16(count, [&](int64_t i, auto n) { store(out + i, exp(load(x + i, n) - row.top) * factor, n); });
-  out[target] = from_f32<T>(static_cast<float>((wanted / row.mass - 1) * scale));
+  const f32x16 factor = broadcast(static_cast<float>(scale / row.mass)), less = broadcast(-row.top);
+  const double wanted = std::exp2(static_cast<double>(x[target]) * kLog2E64 - row.top) / row.mass;
+  write_mapped(out, count, [=](int64_t i, auto n) { return exp2<T>(fma(load(x + i, n), kLog2E, less)) * factor; });
+  out[target] = from_f32<T>(static_cast<float>((wanted - 1) * scale));
 }
 
 template <class T>
@@ -117,7 +117,7 @@ void cross_entropy_rows(const float* logits, const int32_t* target, int64_t rows
         continue;
       }
       const RowMass row = row_mass(x, width);
-      loss[t] = static_cast<float>(std::log(row.mass) + row.top - x[target[t]]);
+      loss[t] = static_cast<float>(std::log(row.mass) + row.top / kLog2E64 - x[target[t]]);
       if (out) softmax_gradient(x, width, row, target[t], scale, out);
     }
   });

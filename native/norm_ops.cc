@@ -1,4 +1,5 @@
 // RMSNorm and rotary position embedding. Legend: T tokens, D width of a row.
+#include "fast_math.h"
 #include "kernels.h"
 #include "memory.h"
 #include "rows.h"
@@ -45,7 +46,7 @@ void rms_norm(const Span& x, const Span& weight, float eps, const Span& y, const
       for (int64_t t = begin; t < end; ++t) {
         const T* row = in + t * width;
         const float scale = r[t] = inverse_rms(row, width, eps);
-        each16(width, [&](int64_t i, auto n) { store(out + t * width + i, load(row + i, n) * scale * load(gain + i, n), n); });
+        write_mapped(out + t * width, width, [=](int64_t i, auto n) { return load(row + i, n) * scale * load(gain + i, n); });
       }
     });
   });
@@ -61,9 +62,8 @@ void rms_norm_backward_row(const T* dy, const T* x, const float* gain, float r, 
     sum = fma(dy_hat, load(gain + i, n), sum);
   });
   const float mean = hsum(sum) / static_cast<float>(width);
-  each16(width, [&](int64_t i, auto n) {
-    const f32x16 g = load(dy + i, n) * load(gain + i, n);
-    store(dx + i, r * (g - load(x + i, n) * (r * mean)), n);
+  write_mapped(dx, width, [=](int64_t i, auto n) {
+    return r * (load(dy + i, n) * load(gain + i, n) - load(x + i, n) * (r * mean));
   });
 }
 
@@ -135,9 +135,9 @@ void prepare_angles(const float* table, int64_t rope, bool interleaved, float di
 
 template <class T>
 void rotate_interleaved(T* x, int64_t rope, const Angles& angle) {
-  each16(rope, [&](int64_t i, auto n) {
+  write_mapped(x, rope, [=](int64_t i, auto n) {
     const f32x16 v = load(x + i, n);
-    store(x + i, fma(v, load(angle.cos + i, n), swap_pairs(v) * load(angle.sin + i, n)), n);
+    return fma(v, load(angle.cos + i, n), swap_pairs(v) * load(angle.sin + i, n));
   });
 }
 
