@@ -4,7 +4,8 @@
 //   info() -> {isa, best, threads, cpus}
 //   setThreads(n)
 //   forIsa(name) -> an object with the kernels of that level (tests)
-//   alloc(bytes) -> ArrayBuffer, uninitialised; release(buffer) frees it at once and detaches it
+//   alloc(bytes) -> ArrayBuffer, uninitialised, 64-byte aligned, on huge pages from 2 MB on. V8 counts its bytes as
+//     external memory; they are given back after garbage collection, when the event loop next turns
 #define FATHOM_ISA_NS base
 #include "bind.h"
 #include "isa.h"
@@ -14,9 +15,6 @@
 #if !defined(_WIN32)
 #include <dlfcn.h>
 #endif
-
-#include <mutex>
-#include <unordered_set>
 
 namespace fathom {
 
@@ -48,38 +46,7 @@ void register_level(Isa isa, const Exports& exports) {
   }
 }
 
-/// Blocks handed to JavaScript that are not freed yet: release() and the finalizer race for each of them.
-class LiveBlocks {
- public:
-  void add(void* data) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    live_.insert(data);
-  }
-  bool remove(void* data) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    return live_.erase(data) > 0;
-  }
-
- private:
-  std::mutex mutex_;
-  std::unordered_set<void*> live_;
-};
-
-LiveBlocks& live_blocks() {
-  static auto* const blocks = new LiveBlocks();
-  return *blocks;
-}
-
-/// What a finalizer gets: the block's identity survives a release() and a reuse of the same address.
-struct Block {
-  void* data;
-};
-
-void finalize_block(napi_env, void*, void* hint) {
-  auto* block = static_cast<Block*>(hint);
-  if (live_blocks().remove(block)) aligned_free(block->data);
-  delete block;
-}
+void finalize_block(napi_env, void* data, void*) { aligned_free(data); }
 
 napi_value alloc(napi_env env, napi_callback_info info) {
   try {
@@ -88,9 +55,9 @@ napi_value alloc(napi_env env, napi_callback_info info) {
     int64_t bytes = 0;
     read_argument({env, argument, "alloc", 0}, bytes);
     if (bytes < 0) fail("alloc", "bytes is negative: " + std::to_string(bytes));
-    auto* block = new Block{aligned_allocate(static_cast<size_t>(bytes))};
-    live_blocks().add(block);
-    if (napi_create_external_arraybuffer(env, block->data, static_cast<size_t>(bytes), finalize_block, block, &result) != napi_ok) {
+    void* data = aligned_allocate(static_cast<size_t>(bytes));
+    if (napi_create_external_arraybuffer(env, data, static_cast<size_t>(bytes), finalize_block, nullptr, &result) != napi_ok) {
+      aligned_free(data);
       fail("alloc", "the JavaScript engine refused a buffer of " + std::to_string(bytes) + " bytes");
     }
     return result;

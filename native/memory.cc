@@ -1,7 +1,8 @@
 #include "memory.h"
 
 #include <cstdlib>
-#include <new>
+#include <stdexcept>
+#include <string>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -29,7 +30,9 @@ void* aligned_allocate(size_t bytes) {
   const size_t alignment = bytes >= kHuge ? kHuge : 64;
   const size_t rounded = (bytes + 63) / 64 * 64;
   void* data = nullptr;
-  if (posix_memalign(&data, alignment, rounded ? rounded : 64) != 0) throw std::bad_alloc();
+  if (posix_memalign(&data, alignment, rounded ? rounded : 64) != 0) {
+    throw std::runtime_error("out of memory: " + std::to_string(bytes) + " bytes could not be had");
+  }
 #if defined(__linux__)
   if (alignment == kHuge) madvise(data, rounded, MADV_HUGEPAGE);
 #endif

@@ -7,7 +7,7 @@
 namespace fathom {
 
 /// Uninitialised memory, 64-byte aligned; from 2 MB on aligned to 2 MB and advised to use huge pages.
-/// @throws std::bad_alloc
+/// @throws std::runtime_error if the system has no such memory
 void* aligned_allocate(size_t bytes);
 void aligned_free(void* data);
 
