@@ -113,17 +113,15 @@ FATHOM_INLINE void fill_tiles(bf16* tiles, const Src* src, int64_t ld, int64_t r
   }
 }
 
-/// 32 rows of codes in format `format` (bf16, e4m3, e5m2, e5m6) → tiles.
-inline void fill_tiles(bf16* tiles, const void* codes, int format, int64_t first_row, int64_t rows, int64_t K) {
-  const int64_t offset = first_row * K;
-  const auto* bytes = static_cast<const uint8_t*>(codes) + offset;
+/// K columns of up to 32 rows of codes in format `format` (bf16, e4m3, e5m2, e5m6), from element `first`, `ld` apart → tiles.
+inline void fill_tiles(bf16* tiles, const void* codes, int format, int64_t first, int64_t ld, int64_t rows, int64_t K) {
+  const auto* bytes = static_cast<const uint8_t*>(codes) + first;
   if (format == kE4m3) {
-    fill_tiles(tiles, bytes, K, rows, K, [](bf16* to, const uint8_t* from) { widen_codes<kE4m3>(to, from); });
+    fill_tiles(tiles, bytes, ld, rows, K, [](bf16* to, const uint8_t* from) { widen_codes<kE4m3>(to, from); });
   } else if (format == kE5m2) {
-    fill_tiles(tiles, bytes, K, rows, K, [](bf16* to, const uint8_t* from) { widen_codes<kE5m2>(to, from); });
+    fill_tiles(tiles, bytes, ld, rows, K, [](bf16* to, const uint8_t* from) { widen_codes<kE5m2>(to, from); });
   } else {
-    fill_tiles(tiles, static_cast<const bf16*>(codes) + offset, K, rows, K,
-               [](bf16* to, const bf16* from) { copy_line(to, from); });
+    fill_tiles(tiles, static_cast<const bf16*>(codes) + first, ld, rows, K, [](bf16* to, const bf16* from) { copy_line(to, from); });
   }
 }
 

@@ -136,24 +136,42 @@ struct Finish {
   }
 };
 
-/// Fetches what is needed next into L2, a few lines a step.
-class Prefetch {
+/// Fetches rows of memory into L2, a few lines a step.
+class Stream {
  public:
-  Prefetch() = default;
+  Stream() = default;
 
-  /// `bytes` from `from`, spread over `steps` calls of step().
-  Prefetch(const void* from, int64_t bytes, int64_t steps)
-      : next_(static_cast<const char*>(from)), end_(next_ + bytes), per_step_((bytes / 64 + steps - 1) / steps * 64) {}
+  /// `rows` rows of `row_bytes`, `pitch` bytes apart, spread over `steps` calls of step().
+  Stream(const void* from, int64_t rows, int64_t row_bytes, int64_t pitch, int64_t steps)
+      : at_(static_cast<const char*>(from)), rows_(rows), row_bytes_(row_bytes), pitch_(pitch) {
+    const int64_t lines = rows * ((row_bytes + 63) / 64);
+    per_step_ = steps > 0 ? (lines + steps - 1) / steps : 0;
+  }
 
   FATHOM_INLINE void step() {
-    if (next_ >= end_) return;
-    for (const char* stop = next_ + per_step_; next_ < stop; next_ += 64) __builtin_prefetch(next_, 0, 2);
+    for (int64_t i = 0; i < per_step_ && rows_ > 0; ++i) {
+      __builtin_prefetch(at_ + offset_, 0, 2);
+      offset_ += 64;
+      if (offset_ < row_bytes_) continue;
+      offset_ = 0;
+      at_ += pitch_;
+      --rows_;
+    }
   }
 
  private:
-  const char* next_ = nullptr;
-  const char* end_ = nullptr;
-  int64_t per_step_ = 0;
+  const char* at_ = nullptr;
+  int64_t rows_ = 0, row_bytes_ = 0, pitch_ = 0, per_step_ = 0, offset_ = 0;
+};
+
+/// What is needed next: two streams.
+struct Prefetch {
+  Stream first, second;
+
+  FATHOM_INLINE void step() {
+    first.step();
+    second.step();
+  }
 };
 
 /// Finishes a whole block, `Rows` rows a step. Works on a copy, so that its fields can live in registers.

@@ -250,17 +250,16 @@ class SliceRunner {
   }
 
   /// The fetch of a source's rows from m, as many as a chunk has.
-  Prefetch next_rows(const Source& s, int64_t m, int64_t steps) const {
+  Stream next_rows(const Source& s, int64_t m, int64_t steps) const {
     const int64_t pitch = s.columns * (s.stored == kF32 ? 4 : is_byte(s.stored) ? 1 : 2);
-    return {static_cast<const char*>(s.data) + m * pitch, std::min(kChunk, slice_.row_end - m) * pitch, steps};
+    return {static_cast<const char*>(s.data) + m * pitch, std::min(kChunk, slice_.row_end - m), pitch, pitch, steps};
   }
 
-  /// Adds the chunk's product to the output and fetches the rows from `next_row` meanwhile: those of dy beside the first
-  /// half of the blocks, those of x beside the second.
+  /// Adds the chunk's product to the output and fetches the rows from `next_row` meanwhile.
   void multiply(const Chunk<T>& chunk, int64_t next_row, bool fresh) {
     const int64_t piece = Scaled ? kTile : kChunk;
-    const int64_t half_steps = (p_.N() + 31) / 32 * ((p_.K() + 31) / 32) * chunk.steps() / 2 + 1;
-    Prefetch next[2] = {next_rows(p_.dy, next_row, half_steps), next_rows(p_.x, next_row, half_steps)};
+    const int64_t all_steps = (p_.N() + 31) / 32 * ((p_.K() + 31) / 32) * chunk.steps();
+    Prefetch next{next_rows(p_.dy, next_row, all_steps), next_rows(p_.x, next_row, all_steps)};
     for (int64_t n = 0; n < p_.N(); n += kBlock) {
       for (int64_t k = 0; k < p_.K(); k += kBlock) {
         for (int64_t m = 0; m < chunk.rows; m += piece * kTogether) {
@@ -269,7 +268,7 @@ class SliceRunner {
           const int64_t steps = steps_of<T>(std::min(piece, chunk.rows - m));
           const int64_t steps_after = chunk.rows > m + piece ? steps_of<T>(std::min(piece, chunk.rows - m - piece)) : 0;
           describe(chain_.block(), chunk, n, k, m, piece, fresh);
-          chain_.multiply({left(chunk, n, m), b0, b1, {steps, steps_after}}, next[2 * n >= p_.N()]);
+          chain_.multiply({left(chunk, n, m), b0, b1, {steps, steps_after}}, next);
         }
       }
     }
