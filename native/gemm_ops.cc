@@ -99,11 +99,15 @@ class TaskRunner {
   int64_t row_of_sums() const { return round_up(t_.column_end - t_.column, kBlock); }
   const T* weight(const Task& t) const { return static_cast<const T*>(p_.b) + t.group * packed_elements<T>(p_.N, p_.K); }
 
+  /// Whether the block product can read rows of a where they lie. Not if they are 2 KB or a multiple apart: their lines
+  /// would share few sets of L1.
+  bool readable(int64_t row) const {
+    return p_.a_format == kBf16 && rows_from(row) == kBlock && p_.K % 32 == 0 && p_.K % 1024 != 0 && cut_.stage_depth <= kStageDepth;
+  }
+
   /// The part [k, k_end) of 32 rows of a: where it lies if the block product can read it there, else turned into tiles.
   Left<bf16> left(int64_t row, int64_t k, int64_t k_end, const bf16*) const {
-    if (p_.a_format == kBf16 && rows_from(row) == kBlock && p_.K % 32 == 0 && cut_.stages == 1 && p_.K <= kStageDepth) {
-      return row_major(static_cast<const bf16*>(p_.a) + row * p_.K, p_.K);
-    }
+    if (readable(row)) return row_major(static_cast<const bf16*>(p_.a) + row * p_.K + k, p_.K);
     fill_tiles(tiles_, p_.a, p_.a_format, row * p_.K + k, p_.K, rows_from(row), k_end - k);
     return in_tiles(tiles_);
   }
