@@ -82,35 +82,29 @@ FATHOM_INLINE float tile_scale(int32_t max_bits, int format, int mode) {
   return scale;
 }
 
-/// Where a quotient falls on the grid of F, for |x| up to max_finite and what rounds to it, which is all that division by a
-/// tile's scale gives.
-///
-/// Adding 1.5 * 2^(23 - mantissa) times the spacing's exponent rounds to a whole number of spacings: `steps`, signed,
-/// in [-2^(mantissa + 1), 2^(mantissa + 1)]. `exponent` holds the binade, not below the smallest normal one, in
-/// binary32's exponent field.
+/// A quotient rounded to the grid of F, for |x| up to max_finite and what rounds to it, which is all that division by a tile's
+/// scale gives. Adding 1.5 * 2^(23 - mantissa) times the binade, which is not below the smallest normal one, leaves whole
+/// spacings. Zero loses its sign; NaN stays NaN.
 template <int F>
-struct Snapped {
-  f32x16 shifted, shift;
-  i32x16 exponent;
+FATHOM_INLINE f32x16 snap(f32x16 x) {
+  constexpr FormatTraits t = kTraits[F];
+  const i32x16 binade = max(bits_of(x) & 0x7f800000, broadcast_int((127 + t.min_exponent) << 23));
+  const f32x16 shift = float_of_bits(binade + (((23 - t.mantissa) << 23) | 0x400000));
+  return (x + shift) - shift;
+}
 
-  explicit FATHOM_INLINE Snapped(f32x16 x) {
-    constexpr FormatTraits t = kTraits[F];
-    exponent = max(bits_of(x) & 0x7f800000, broadcast_int((127 + t.min_exponent) << 23));
-    shift = float_of_bits(exponent + (((23 - t.mantissa) << 23) | 0x400000));
-    shifted = x + shift;
-  }
-
-  /// The grid value; zero loses its sign. NaN stays NaN.
-  FATHOM_INLINE f32x16 value() const { return shifted - shift; }
-
-  /// The 8-bit code; `x` gives the sign. Neighbouring codes differ by one across binades too.
-  FATHOM_INLINE i32x16 code(f32x16 x) const {
-    constexpr FormatTraits t = kTraits[F];
-    const i32x16 steps = abs(bits_of(shifted) - bits_of(shift));
-    const i32x16 base = shift_right(exponent, 23 - t.mantissa) - ((127 + t.min_exponent) << t.mantissa);
-    return (base + steps) | (shift_right(bits_of(x), 24) & 0x80);
-  }
-};
+/// The 8-bit code of a quotient in the low byte of each lane, from its magnitude and from bits with its sign; the other bytes
+/// are anything. As snap(), with the codes' offset in the mantissa of the shift: neighbouring codes differ by one across
+/// binades too, so that a code is the number of spacings plus the binade, and everything above the byte falls away.
+template <int F>
+FATHOM_INLINE i32x16 code_byte(f32x16 magnitude, i32x16 sign) {
+  constexpr FormatTraits t = kTraits[F];
+  constexpr int offset = -((127 + t.min_exponent) << t.mantissa) & 0xff;
+  const i32x16 binade = max(bits_of(magnitude) & 0x7f800000, broadcast_int((127 + t.min_exponent) << 23));
+  const f32x16 shift = float_of_bits(binade + (((23 - t.mantissa) << 23) | 0x400000 | offset));
+  const i32x16 code = bits_of(magnitude + shift) + shift_right(binade, 23 - t.mantissa);
+  return code | (shift_right(sign, 24) & 0x80);
+}
 
 /// Divides by scales, without the divide unit where that is possible.
 ///

@@ -46,20 +46,22 @@ FATHOM_INLINE void store_bytes(uint8_t* to, i32x16 codes, int64_t count) {
   std::memcpy(to, tail, static_cast<size_t>(count));
 }
 
-/// Stores up to sixteen quotients in format F: codes as bytes, or for E5M6 values as BF16, times `unscale`.
+/// Stores up to sixteen values divided by their scale in format F: codes as bytes, or for E5M6 values as BF16, times `unscale`.
 template <int F>
-FATHOM_INLINE void store_rounded(void* codes, int64_t index, f32x16 quotient, float unscale, int64_t n) {
+FATHOM_INLINE void store_rounded(void* codes, int64_t index, f32x16 x, const Divider& divide, float unscale, int64_t n) {
   if constexpr (F == kE5m6) {
-    const f32x16 sign = float_of_bits(bits_of(quotient) & static_cast<int32_t>(0x80000000));
-    const f32x16 grid = float_of_bits(bits_of(Snapped<F>(quotient).value()) | bits_of(sign));
-    store(static_cast<bf16*>(codes) + index, grid * unscale, n);
-  } else if (n >= 16) {
-    narrow8(static_cast<uint8_t*>(codes) + index, Snapped<F>(quotient).code(quotient));
-  } else {
-    uint8_t tail[16];
-    narrow8(tail, Snapped<F>(quotient).code(quotient));
-    std::memcpy(static_cast<uint8_t*>(codes) + index, tail, static_cast<size_t>(n));
+    const f32x16 grid = snap<F>(divide(x)) * unscale;
+    const i32x16 exact = bits_of(grid) | (bits_of(x) & static_cast<int32_t>(0x80000000));
+    auto* to = static_cast<bf16*>(codes) + index;
+    if (n >= 16) narrow16(reinterpret_cast<uint16_t*>(to), shift_right(exact, 16));
+    else store(to, float_of_bits(exact), n);
+    return;
   }
+  const i32x16 code = code_byte<F>(divide(abs(x)), bits_of(x));
+  if (n >= 16) return narrow8(static_cast<uint8_t*>(codes) + index, code);
+  uint8_t tail[16];
+  narrow8(tail, code);
+  std::memcpy(static_cast<uint8_t*>(codes) + index, tail, static_cast<size_t>(n));
 }
 
 /// The tile of a NaN or an infinity: every code NaN.
@@ -89,8 +91,8 @@ FATHOM_INLINE float quantize_tile(const Src* src, int64_t index, int64_t count, 
   const float unscale = fold ? scale : 1.0f;
 #pragma GCC unroll 8
   for (int v = 0; v < kVectors; ++v) {
-    if (count == kTile) store_rounded<F>(codes, index + 16 * v, divide(x[v]), unscale, 16);
-    else if (16 * v < count) store_rounded<F>(codes, index + 16 * v, divide(x[v]), unscale, count - 16 * v);
+    if (count == kTile) store_rounded<F>(codes, index + 16 * v, x[v], divide, unscale, 16);
+    else if (16 * v < count) store_rounded<F>(codes, index + 16 * v, x[v], divide, unscale, count - 16 * v);
   }
   return scale;
 }
@@ -191,7 +193,7 @@ float round_block(const Weight<Src>& w, int64_t n, int64_t k, int64_t rows, int6
   for (int64_t r = 0; r < rows; ++r) {
     const Src* row = w.data + (n + r) * w.K + k;
     for (int64_t i = 0; i < count; i += 16) {
-      const f32x16 grid = Snapped<F>(divide(load(row + i, count - i))).value();
+      const f32x16 grid = snap<F>(divide(load(row + i, count - i)));
       store(block + r * kTile + i, fold ? grid * scale : grid);
     }
   }

@@ -158,7 +158,7 @@ void turn_narrow(const Columns<F, Whole>& from, const Chunk<bf16>& chunk, int64_
     for (int h = 0; h < 2; ++h) half[h] = Whole || r < from.rows ? load(stage + r * 32 + 16 * h) : zero();
   };
   turn_rounded<side>(chunk, from.c, from.s.columns, m, from.rows, row,
-                     [&](f32x16 x, int h) { return bits_of(Snapped<W>(divide[h](x)).value()); });
+                     [&](f32x16 x, int h) { return bits_of(snap<W>(divide[h](x))); });
 }
 
 template <Side side, int F, bool Whole>
