@@ -3,7 +3,9 @@
   # library, in its own C++ namespace; native/addon.cc picks one when the addon is loaded (native/isa.h).
   # `portable` stays first: templates of the standard library that several levels instantiate are taken by the
   # linker from the first library, which must be the one that runs everywhere.
+  # scripts/build-native.mjs sets fathom_amx to 0 where the compiler is too old for AMX (GCC before 11).
   "variables": {
+    "fathom_amx%": 1,
     "kernel_sources": [
       "native/kernels.cc",
       "native/gemm_ops.cc",
@@ -55,8 +57,12 @@
       "dependencies": ["kernels_portable"],
       "conditions": [
         ["target_arch=='x64'", {
-          "dependencies": ["kernels_avx2", "kernels_avx512", "kernels_amx"],
+          "dependencies": ["kernels_avx2", "kernels_avx512"],
           "defines": ["FATHOM_X86_LEVELS"]
+        }],
+        ["target_arch=='x64' and fathom_amx==1", {
+          "dependencies": ["kernels_amx"],
+          "defines": ["FATHOM_AMX_LEVEL"]
         }],
         ["OS=='linux'", { "libraries": ["-lpthread", "-ldl"] }]
       ]
@@ -80,7 +86,11 @@
           "defines": ["FATHOM_ISA_NS=avx512"],
           "cflags": ["<@(avx512_flags)"],
           "xcode_settings": { "OTHER_CFLAGS": ["<@(avx512_flags)"] }
-        },
+        }
+      ]
+    }],
+    ["target_arch=='x64' and fathom_amx==1", {
+      "targets": [
         {
           "target_name": "kernels_amx",
           "type": "static_library",

@@ -28,6 +28,8 @@ void register_kernels(const Exports& exports);
 namespace avx512 {
 void register_kernels(const Exports& exports);
 }
+#endif
+#if defined(FATHOM_AMX_LEVEL)
 namespace amx {
 void register_kernels(const Exports& exports);
 }
@@ -37,8 +39,10 @@ namespace {
 
 void register_level(Isa isa, const Exports& exports) {
   switch (isa) {
-#if defined(FATHOM_X86_LEVELS)
+#if defined(FATHOM_AMX_LEVEL)
     case Isa::amx: return amx::register_kernels(exports);
+#endif
+#if defined(FATHOM_X86_LEVELS)
     case Isa::avx512: return avx512::register_kernels(exports);
     case Isa::avx2: return avx2::register_kernels(exports);
 #endif

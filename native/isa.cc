@@ -25,9 +25,9 @@ bool cpu_has_amx() {
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1);
 }
 
-// Linux, Documentation/arch/x86/xstate.rst: ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18.
-bool os_grants_amx() {
-#if defined(__linux__)
+// Whether the kernels for it were built and the system allows them. Linux, Documentation/arch/x86/xstate.rst: ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18.
+bool amx_is_usable() {
+#if defined(__linux__) && defined(FATHOM_AMX_LEVEL)
   return syscall(SYS_arch_prctl, 0x1023, 18) == 0;
 #else
   return false;
@@ -41,7 +41,7 @@ Isa detect() {
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
   if (!avx512) return Isa::avx2;
-  return cpu_has_amx() && os_grants_amx() ? Isa::amx : Isa::avx512;
+  return cpu_has_amx() && amx_is_usable() ? Isa::amx : Isa::avx512;
 }
 
 #else

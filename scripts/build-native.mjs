@@ -69,6 +69,13 @@ function missingTool() {
   return undefined;
 }
 
+/** Arguments for gyp: without AMX where the compiler does not know it. */
+function gypArguments() {
+  const flags = ['-mamx-tile', '-mamx-bf16', '-fsyntax-only', '-x', 'c++', '/dev/null'];
+  const usable = process.arch !== 'x64' || works(process.env.CXX ?? 'c++', flags);
+  return ['--', `-Dfathom_amx=${usable ? 1 : 0}`];
+}
+
 /** Says what happens without the addon, once, and ends the process. */
 function giveUp(reason) {
   console.error(
@@ -86,7 +93,12 @@ if (!nodeGyp) giveUp('node-gyp was not found beside npm');
 const verbose = strict || process.env.FATHOM_VERBOSE;
 const jobs = `--jobs=${availableParallelism()}`;
 for (const step of ['configure', 'build']) {
-  const args = [nodeGyp, step, '--release', ...(step === 'build' ? [jobs] : headerArguments())];
+  const args = [
+    nodeGyp,
+    step,
+    '--release',
+    ...(step === 'build' ? [jobs] : [...headerArguments(), ...gypArguments()]),
+  ];
   const done = spawnSync(process.execPath, args, {
     cwd: root,
     stdio: verbose ? 'inherit' : 'pipe',
