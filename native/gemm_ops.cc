@@ -45,7 +45,7 @@ struct Problem {
   const float* a_scales;  // [ceil(K / 128)][M] or null
   int64_t M, K, N;
   const void* b;
-  const float* b_scales;  // [G][ceil(K / 128)][round_up(N, 16)] or null
+  const float* b_scales;  // [G][ceil(K / 128)][round_up(N, 16)] or null; one value per 128 columns
   void* out;
   bool accumulate;
 
@@ -76,13 +76,14 @@ struct Cut {
 /// Runs one task, 32 rows at a time. `next` is the task that this thread will probably run after it, or null.
 template <class T, class Out, bool Scaled>
 class TaskRunner {
+  using Chain = BlockChain<T, Out, Scaled ? Scaling::rows : Scaling::none>;
+
  public:
   TaskRunner(const Problem& p, const Task& t, const Task* next) : p_(p), t_(t), next_(next), cut_(p, std::is_same_v<T, float>) {
     sums_ = scratch<float>(kSumSlot, cut_.stages == 1 ? kBlock * kBlock : round_up(t.row_end - t.row, kBlock) * row_of_sums());
     tiles_ = scratch<T>(kTilesSlot, round_up(cut_.stage_depth, 32) * kBlock);
     b_ = weight(t);
     b_scales_ = p.b_scales ? p.b_scales + t.group * p.tiles() * p.padded_columns() : nullptr;
-    for (float& one : ones_) one = 1;
     begin_products();
   }
 
@@ -174,14 +175,9 @@ class TaskRunner {
   }
 
   /// How the block of these rows and columns is finished after the pieces from depth `piece`.
-  void describe(Finish<Out, Scaled>& f, int64_t row, int64_t column, int64_t piece, int64_t k_end, float* sum) {
+  void describe(typename Chain::Block& f, int64_t row, int64_t column, int64_t piece, int64_t k_end, float* sum) {
     f.sum = sum;
     f.pieces = piece + cut_.piece_depth < k_end ? kTogether : 1;
-    for (int64_t i = 0; Scaled && i < f.pieces; ++i) {
-      const int64_t tile = piece / kTile + i;
-      f.row_scale[i] = p_.a_scales ? p_.a_scales + tile * p_.M + row : ones_;
-      f.column_scale[i] = b_scales_ ? column_scales(b_scales_ + tile * p_.padded_columns(), column) : ones_;
-    }
     f.out = static_cast<Out*>(p_.out) + row * p_.N + column;
     f.ldo = p_.N;
     f.rows = rows_from(row);
@@ -189,14 +185,22 @@ class TaskRunner {
     f.first = piece == 0;
     f.last = piece + f.pieces * cut_.piece_depth >= p_.K;
     f.accumulate = p_.accumulate;
+    if constexpr (Scaled) scale(f, row, column, piece / kTile);
   }
 
-  /// 32 scales; those of a lone last panel are copied to where 32 can be read. Four copies alternate, as some are pending.
-  const float* column_scales(const float* scales, int64_t column) {
-    if (column + kBlock <= p_.padded_columns()) return scales + column;
-    float* copy = padded_scales_[turn_++ % 4];
-    store(copy, load(scales + column));
-    return copy;
+  /// The scales of up to two tiles of the contraction: those of the rows times that of the weight, which is one for the
+  /// whole block, as blocks of 128 columns have one.
+  void scale(typename Chain::Block& f, int64_t row, int64_t column, int64_t tile) {
+    turn_ ^= 1;  // those of the block before are still needed
+    for (int64_t i = 0; i < f.pieces; ++i, ++tile) {
+      const float weight = b_scales_ ? b_scales_[tile * p_.padded_columns() + column] : 1.0f;
+      float* to = scales_[turn_][i];
+      for (int64_t r = 0; r < f.rows; r += 16) {
+        const f32x16 rows = p_.a_scales ? load(p_.a_scales + tile * p_.M + row + r, f.rows - r) : broadcast(1.0f);
+        store(to + r, rows * weight);
+      }
+      f.row_scale[i] = to;
+    }
   }
 
   const Problem& p_;
@@ -208,10 +212,9 @@ class TaskRunner {
   const T* b_;
   const float* b_scales_;
   Prefetch prefetch_;
-  BlockChain<T, Out, Scaled> chain_;
-  uint32_t turn_ = 0;
-  float ones_[kBlock];
-  float padded_scales_[4][kBlock] = {};
+  Chain chain_;
+  int turn_ = 0;
+  float scales_[2][2][kBlock];
 };
 
 /// Cuts the groups' rows and the columns into tasks; the same weight columns stay together.

@@ -30,14 +30,20 @@ FATHOM_INLINE void store_line(bf16* p, f32x16 a, f32x16 b) {
 /// What is left to do with a block; bits of a compile-time kind.
 enum FinishKind : int { kFirstPieces = 1, kLastPieces = 2, kAdd = 4, kPair = 8 };
 
+/// Scales of a product: none; one per row and piece (what is constant over the columns is a factor of it); or one per row
+/// and one per column.
+enum class Scaling { none, rows, rows_and_columns };
+
 /// A 32 x 32 block on its way to the output. Scaled contractions are taken in pieces of 128 with scales of their own, two
 /// at a time where there are two: one pass over the block then serves both.
-template <class Out, bool Scaled>
+template <class Out, Scaling S>
 struct Finish {
+  static constexpr bool kScaled = S != Scaling::none;
+
   const float* product = nullptr;    // [pieces][32][32], kPitch apart
   float* sum = nullptr;              // [32][32], of the pieces so far
   const float* row_scale[2] = {};     // [rows] per piece
-  const float* column_scale[2] = {};  // [32] per piece
+  const float* column_scale[2] = {};  // [32] per piece, for rows_and_columns
   Out* out = nullptr;
   int64_t ldo = 0;
   int64_t rows = 0, columns = kBlock, pieces = 1;
@@ -54,10 +60,15 @@ struct Finish {
   FATHOM_INLINE ColumnScales column_scales() const {
     ColumnScales s;
     for (int piece = 0; piece < 2; ++piece) {
-      const bool used = Scaled && (piece == 0 || (Kind & kPair));
+      const bool used = S == Scaling::rows_and_columns && (piece == 0 || (Kind & kPair));
       for (int h = 0; h < 2; ++h) s.half[piece][h] = used ? load(column_scale[piece] + 16 * h) : zero();
     }
     return s;
+  }
+
+  FATHOM_INLINE f32x16 scale_of(int piece, int64_t r, int h, const ColumnScales& scales) const {
+    const f32x16 scale = broadcast(row_scale[piece][r]);
+    return S == Scaling::rows_and_columns ? scale * scales.half[piece][h] : scale;
   }
 
   /// Half h of row r: products times scales, plus the sum so far.
@@ -65,10 +76,10 @@ struct Finish {
   FATHOM_INLINE f32x16 value(int64_t r, int h, const ColumnScales& scales) const {
     const int64_t at = r * kBlock + 16 * h;
     f32x16 x = load(product + at);
-    if constexpr (Scaled) {
-      const f32x16 scale = scales.half[0][h] * row_scale[0][r];
+    if constexpr (kScaled) {
+      const f32x16 scale = scale_of(0, r, h, scales);
       x = (Kind & kFirstPieces) ? x * scale : fma(x, scale, load(sum + at));
-      if constexpr (Kind & kPair) x = fma(load(product + kPitch + at), scales.half[1][h] * row_scale[1][r], x);
+      if constexpr (Kind & kPair) x = fma(load(product + kPitch + at), scale_of(1, r, h, scales), x);
     } else if constexpr ((Kind & kFirstPieces) == 0) {
       x += load(sum + at);
     }
@@ -93,7 +104,7 @@ struct Finish {
   /// Calls body(std::integral_constant<int, Kind>) for this block's kind.
   template <class Body>
   FATHOM_INLINE void with_kind(const Body& body) const {
-    if constexpr (Scaled) {
+    if constexpr (kScaled) {
       if (pieces == 2) return with_pieces<kPair>(body);
     }
     with_pieces<0>(body);
@@ -219,10 +230,10 @@ struct Operands {
 };
 
 /// A chain of blocks. While one multiplies, the one before it is finished.
-template <class T, class Out, bool Scaled>
+template <class T, class Out, Scaling S>
 class BlockChain {
  public:
-  using Block = Finish<Out, Scaled>;
+  using Block = Finish<Out, S>;
 
   BlockChain() {
     for (int i = 0; i < 2; ++i) blocks_[i].product = products_ + i * kPieces * Block::kPitch;
@@ -259,7 +270,7 @@ class BlockChain {
   }
 
  private:
-  static constexpr int kPieces = Scaled ? 2 : 1;
+  static constexpr int kPieces = Block::kScaled ? 2 : 1;
 
   /// A function of its own per kind, so that all registers are free for it.
   template <int Kind, int Rows>
@@ -270,7 +281,7 @@ class BlockChain {
 
   template <class Side>
   FATHOM_INLINE static void multiply_pieces(const Operands<T>& o, int64_t pieces, float* product, Side&& side) {
-    if (!Scaled || pieces == 1) return multiply_ready(o.a, o.b0, o.b1, o.steps[0], product, kBlock, false, side);
+    if (!Block::kScaled || pieces == 1) return multiply_ready(o.a, o.b0, o.b1, o.steps[0], product, kBlock, false, side);
     const int64_t first = o.steps[0];
     multiply_ready(o.a, o.b0, o.b1, first, product, kBlock, false, WithoutRest<Side>{side});
     Left<T> a = o.a;

@@ -216,6 +216,8 @@ struct Slice {
 
 template <class T, bool Scaled>
 class SliceRunner {
+  using Chain = BlockChain<T, float, Scaled ? Scaling::rows_and_columns : Scaling::none>;
+
  public:
   SliceRunner(const Problem& p, const Slice& slice) : slice_(slice), dy_(p.dy), x_(p.x) {
     dy_.data = static_cast<const char*>(dy_.data) + slice.column * dy_.element_bytes();
@@ -285,7 +287,7 @@ class SliceRunner {
   /// Pieces that one block takes.
   static constexpr int64_t kTogether = Scaled ? 2 : 1;
 
-  void describe(Finish<float, Scaled>& f, const Chunk<T>& chunk, int64_t n, int64_t k, int64_t m, int64_t piece, bool fresh) {
+  void describe(typename Chain::Block& f, const Chunk<T>& chunk, int64_t n, int64_t k, int64_t m, int64_t piece, bool fresh) {
     f.sum = sum_;
     f.pieces = m + piece < chunk.rows ? kTogether : 1;
     for (int64_t i = 0; i < f.pieces; ++i) {
@@ -304,7 +306,7 @@ class SliceRunner {
   const Slice& slice_;
   Source dy_, x_;
   float* out_;
-  BlockChain<T, float, Scaled> chain_;
+  Chain chain_;
   alignas(64) float sum_[kBlock * kBlock];
 };
 
