@@ -2,10 +2,12 @@
 //
 // Both operands contract over their rows, so both are turned: dy into A tiles (dyᵀ), x into B panels. Narrow formats
 // are quantised on the way in tiles of 128 x 1 along m, from each group's first row [TR §3.3.2]; what the forward pass
-// saved is dequantised first. Quantising costs about 0.6 cycles an element and AVX-512 core, more than the multiplication where N
+// saved is dequantised first. Quantising costs 0.8 cycles an element (AVX-512), more than the AMX multiplication where N
 // and K are a few hundred, so every element is turned once: a task owns a slice of rows, all of N and K.
 //
-// A task takes its rows in chunks whose turned operands stay in L2, and adds each chunk's product to the FP32 output.
+// A task takes its rows in chunks whose turned operands stay in L2, and adds each chunk's product to the FP32 output; the
+// next chunk's rows are fetched beside the products. Floor at M 4096, N = K = 256, BF16: 4 MB read (0.14 ms at 29 GB/s) and
+// 0.54 GFLOP (0.14 ms of AMX).
 // Several slices of one group sum into buffers of their own, which are added in the order of the slices.
 #include <algorithm>
 #include <vector>
