@@ -15,9 +15,9 @@
 #include "gemm.h"
 #include "kernels.h"
 #include "memory.h"
-#include "operands.h"
 #include "pipeline.h"
 #include "pool.h"
+#include "turn.h"
 
 namespace fathom {
 namespace FATHOM_ISA_NS {
@@ -33,17 +33,6 @@ constexpr int64_t kChunk = 512;
 /// A slice has at least this many rows, so that its own sums pay, a part at least this many columns of dy.
 constexpr int64_t kSliceRows = 1024, kPartColumns = 128;
 
-/// A matrix [M, columns] as stored, rows `pitch` elements apart, and the format to bring it to.
-struct Source {
-  const void* data;
-  int stored;           // format of the codes
-  const float* scales;  // [ceil(columns / 128)][M] or null
-  int64_t M, columns, pitch;
-  int format, mode;  // wanted
-
-  int64_t element_bytes() const { return stored == kF32 ? 4 : is_byte(stored) ? 1 : 2; }
-};
-
 struct Problem {
   Source dy, x;
   float* dw;  // [G][N][K]
@@ -53,160 +42,6 @@ struct Problem {
   int64_t K() const { return x.columns; }
   bool scaled() const { return is_narrow(dy.format) || is_narrow(x.format); }
 };
-
-/// Turned operands of one chunk of rows, for products of T.
-template <class T>
-struct Chunk {
-  int64_t rows;
-  T* left;              // bf16: tiles [N / 32][rows / 32][2][16][32]; float: [N padded to 32][rows]
-  T* right;             // packed [rows, K]
-  float* left_scales;   // [tiles][N padded to 32]
-  float* right_scales;  // [tiles][K padded to 32]
-
-  int64_t steps() const { return (rows + 31) / 32; }
-};
-
-enum class Side { left, right };
-
-/// Stores 16 pairs of rows by 16 columns from c: 32 rows from m, a multiple of 32, of a side of the chunk.
-template <Side side>
-FATHOM_INLINE void place(const Chunk<bf16>& chunk, int64_t c, int64_t m, i32x16 (&pairs)[16]) {
-  bf16* to = chunk.right + c / 16 * panel_elements<bf16>(chunk.rows) + m * 16;
-  if constexpr (side == Side::left) {
-    transpose16(pairs);
-    to = chunk.left + c / 32 * chunk.steps() * 1024 + c / 16 % 2 * 512 + m / 32 * 1024;
-  }
-  for (int i = 0; i < 16; ++i) store(reinterpret_cast<int32_t*>(to) + i * 16, pairs[i]);
-}
-/// Stores row m of 16 columns from c.
-template <Side side>
-FATHOM_INLINE void place(const Chunk<float>& chunk, int64_t c, int64_t m, f32x16 values) {
-  if constexpr (side == Side::right) return store(chunk.right + c / 16 * panel_elements<float>(chunk.rows) + m * 16, values);
-  float lane[16];
-  store(lane, values);
-  for (int64_t i = 0; i < 16; ++i) chunk.left[(c + i) * chunk.rows + m] = lane[i];
-}
-
-/// Up to 32 columns from c of up to 128 rows from m of a source whose codes have format F. Whole: 32 of 128.
-template <int F, bool Whole>
-struct Columns {
-  const Source& s;
-  int64_t m, c, rows;
-
-  /// Asks for what the next columns need of row r: rows are too far apart for the hardware to notice.
-  FATHOM_INLINE void prefetch(int64_t r) const {
-    constexpr int64_t bytes = F == kF32 ? 4 : is_byte(F) ? 1 : 2;
-    const auto* at = static_cast<const char*>(s.data) + ((m + r) * s.pitch + c) * bytes + 64;
-    __builtin_prefetch(at);
-    if constexpr (F == kF32) __builtin_prefetch(at + 64);
-  }
-
-  /// The two halves of row r, scales applied; zeros where there is nothing.
-  FATHOM_INLINE void row(int64_t r, f32x16 (&half)[2]) const {
-    const int64_t at = (m + r) * s.pitch + c;
-    if constexpr (Whole && is_byte(F)) {
-      decode_line<F>(static_cast<const uint8_t*>(s.data) + at, half);
-    } else {
-      for (int h = 0; h < 2; ++h) {
-        const int64_t n = Whole ? 16 : r < rows ? std::min<int64_t>(16, s.columns - c - 16 * h) : 0;
-        half[h] = n > 0 ? load_codes<F>(s.data, at + 16 * h, n) : zero();
-      }
-    }
-    if (s.scales && (Whole || r < rows)) {
-      const f32x16 scale = broadcast(s.scales[c / kTile * s.M + m + r]);
-      half[0] *= scale;
-      half[1] *= scale;
-    }
-  }
-};
-
-/// Turns columns whose rows `row(r, half)` gives; `round(x, h)` brings half h to BF16, its bits in the upper halves.
-template <Side side, class Row, class Round>
-FATHOM_INLINE void turn_rounded(const Chunk<bf16>& chunk, int64_t c, int64_t columns, int64_t m, int64_t rows, const Row& row, const Round& round) {
-  for (int64_t r = 0; r < rows; r += 32) {
-    i32x16 pairs[2][16];
-    for (int64_t i = 0; i < 16; ++i) {
-      f32x16 low[2], high[2];
-      row(r + 2 * i, low);
-      row(r + 2 * i + 1, high);
-#pragma GCC unroll 2
-      for (int h = 0; h < 2; ++h) pairs[h][i] = shift_right(round(low[h], h), 16) | round(high[h], h);
-    }
-    place<side>(chunk, c, m + r, pairs[0]);
-    if (columns - c > 16) place<side>(chunk, c + 16, m + r, pairs[1]);
-  }
-}
-
-/// Narrow format W: one scale per column for the tile of rows. Writes the scales [32].
-template <Side side, int W, int F, bool Whole>
-void turn_narrow(const Columns<F, Whole>& from, const Chunk<bf16>& chunk, int64_t m, float* scales) {
-  alignas(64) float stage[is_byte(F) ? kTile * 32 : 32];  // codes are decoded once
-  i32x16 largest[2] = {broadcast_int(0), broadcast_int(0)};
-  for (int64_t r = 0; r < from.rows; ++r) {
-    f32x16 half[2];
-    from.prefetch(r);
-    from.row(r, half);
-    for (int h = 0; h < 2; ++h) {
-      largest[h] = max(largest[h], bits_of(half[h]) & 0x7fffffff);
-      if constexpr (is_byte(F)) store(stage + r * 32 + 16 * h, half[h]);
-    }
-  }
-  const f32x16 scale[2] = {tile_scales(largest[0], W, from.s.mode), tile_scales(largest[1], W, from.s.mode)};
-  store(scales, scale[0]);
-  store(scales + 16, scale[1]);
-  const Divider divide[2] = {Divider(scale[0]), Divider(scale[1])};
-  const auto row = [&](int64_t r, f32x16(&half)[2]) {
-    if constexpr (!is_byte(F)) return from.row(r, half);
-    for (int h = 0; h < 2; ++h) half[h] = Whole || r < from.rows ? load(stage + r * 32 + 16 * h) : zero();
-  };
-  turn_rounded<side>(chunk, from.c, from.s.columns, m, from.rows, row,
-                     [&](f32x16 x, int h) { return bits_of(snap<W>(divide[h](x))); });
-}
-
-template <Side side, int F, bool Whole>
-void turn_columns(const Columns<F, Whole>& from, const Chunk<bf16>& chunk, int64_t m, float* scales) {
-  switch (from.s.format) {
-    case kE4m3: return turn_narrow<side, kE4m3>(from, chunk, m, scales);
-    case kE5m2: return turn_narrow<side, kE5m2>(from, chunk, m, scales);
-    case kE5m6: return turn_narrow<side, kE5m6>(from, chunk, m, scales);
-    default: break;
-  }
-  const auto row = [&](int64_t r, f32x16(&half)[2]) {
-    from.prefetch(r);
-    from.row(r, half);
-  };
-  // BF16 that stays as it is needs no rounding.
-  if (F == kBf16 && !from.s.scales) {
-    return turn_rounded<side>(chunk, from.c, from.s.columns, m, from.rows, row, [](f32x16 x, int) { return bits_of(x); });
-  }
-  turn_rounded<side>(chunk, from.c, from.s.columns, m, from.rows, row, [](f32x16 x, int) { return shift_left(bf16_bits(x), 16); });
-}
-template <Side side, int F, bool Whole>
-void turn_columns(const Columns<F, Whole>& from, const Chunk<float>& chunk, int64_t m, float*) {
-  for (int64_t r = 0; r < from.rows; ++r) {
-    f32x16 half[2];
-    from.row(r, half);
-    place<side>(chunk, from.c, m + r, half[0]);
-    if (from.s.columns - from.c > 16) place<side>(chunk, from.c + 16, m + r, half[1]);
-  }
-}
-
-/// Turns rows m .. m + rows of a source into their side of the chunk.
-template <Side side, class T>
-void turn(const Source& s, const Chunk<T>& chunk, int64_t m, int64_t rows) {
-  float* scales = side == Side::left ? chunk.left_scales : chunk.right_scales;
-  with_format(s.stored, [&](auto tag) {
-    constexpr int F = decltype(tag)::value;
-    for (int64_t r = 0; r < rows; r += kTile) {
-      const int64_t count = std::min(kTile, rows - r);
-      for (int64_t c = 0; c < s.columns; c += 32) {
-        float* to = scales + r / kTile * round_up(s.columns, kBlock) + c;
-        if (count == kTile && s.columns - c >= 32) turn_columns<side>(Columns<F, true>{s, m + r, c, kTile}, chunk, r, to);
-        else turn_columns<side>(Columns<F, false>{s, m + r, c, count}, chunk, r, to);
-      }
-    }
-  });
-}
 
 /// Rows [row, row_end) of a group and columns [column, column_end) of dy; their product goes to these rows of out
 /// [N][K], added to them unless `fresh`.
@@ -248,8 +83,8 @@ class SliceRunner {
     Chunk<T> chunk{rows, scratch<T>(kLeftSlot, left_columns * depth), scratch<T>(kRightSlot, packed_elements<T>(x_.columns, rows)),
                    scales, scales + tiles * left_columns};
     if (left_columns > round_up(dy_.columns, 16) || std::is_same_v<T, float>) std::memset(static_cast<void*>(chunk.left), 0, static_cast<size_t>(left_columns * depth) * sizeof(T));
-    turn<Side::left>(dy_, chunk, m, rows);
-    turn<Side::right>(x_, chunk, m, rows);
+    turn(dy_, chunk, Side::left, m, rows);
+    turn(x_, chunk, Side::right, m, rows);
     return chunk;
   }
 
