@@ -1,0 +1,136 @@
+import type { ModelConfig } from '../spec/model.js';
+import type { CacheFormat, WeightFormat } from '../spec/serving.js';
+
+/** What a user of the engine sees; in this process or in a worker alike. */
+
+/** How the next token is chosen. Absent fields change nothing. */
+export interface SamplingOptions {
+  /** 0 takes the most likely token; 1, the default, samples from the model's own distribution. */
+  temperature?: number;
+  /** Keep this many of the most likely tokens. */
+  topK?: number;
+  /** Keep the smallest set of tokens whose probabilities sum to at least this. */
+  topP?: number;
+  /** Keep tokens at least this times as likely as the most likely one [arXiv 2407.01082]. */
+  minP?: number;
+  /** Divides positive and multiplies negative logits of tokens seen in prompt or continuation [arXiv 1909.05858]. */
+  repetitionPenalty?: number;
+  /** Subtracted once from the logits of tokens in the continuation. */
+  presencePenalty?: number;
+  /** Subtracted for each occurrence in the continuation. */
+  frequencyPenalty?: number;
+  /** Token id → added to its logit. */
+  logitBias?: Readonly<Record<number, number>>;
+  /** The same seed draws the same tokens. */
+  seed?: number;
+}
+
+export interface GenerateRequest extends SamplingOptions {
+  /** Text, or token ids. */
+  prompt: string | readonly number[];
+  /** Tokens to add at most; until the context is full where absent. */
+  maxTokens?: number;
+  /** Generation ends before any of these. */
+  stop?: readonly string[];
+  /** How many most likely tokens to report per token; absent: no log-probabilities. */
+  logprobs?: number;
+  /** Do not end at the end-of-sequence token. */
+  ignoreEos?: boolean;
+}
+
+export interface TokenLogprob {
+  id: number;
+  /** The token's text, as well as it can be shown alone. */
+  text: string;
+  /** The token's bytes. */
+  bytes: number[];
+  /** log p under the model's own distribution (before temperature and filters), nats. */
+  logprob: number;
+}
+
+/** One generated token: its log-probability and the most likely ones at its position. */
+export interface TokenDetail extends TokenLogprob {
+  top: TokenLogprob[];
+}
+
+export interface Usage {
+  promptTokens: number;
+  /** Of these, found in the cache. */
+  cachedTokens: number;
+  completionTokens: number;
+  /** Tokens drafted by MTP, and those of them that were accepted. */
+  draftedTokens: number;
+  acceptedTokens: number;
+  /** Seconds from submission to the first token, and from the first to the last. */
+  firstTokenSeconds: number;
+  decodeSeconds: number;
+}
+
+export type FinishReason = 'stop' | 'length' | 'cancelled';
+
+export type GenerateEvent =
+  /** Text in pieces that never split a character; `tokens` are those that ended since the last event. */
+  | { type: 'text'; text: string; ids: number[]; tokens?: TokenDetail[] }
+  | { type: 'done'; reason: FinishReason; usage: Usage };
+
+export interface EngineOptions {
+  /** As stored where absent. */
+  weights?: WeightFormat;
+  /** BF16 where absent. */
+  cache?: CacheFormat;
+  /** Longest sequence in tokens; the model's own limit where absent. */
+  contextTokens?: number;
+  /** Tokens that the cache holds over all sequences. */
+  cacheTokens?: number;
+  /** Sequences that decode together at most. */
+  maxBatch?: number;
+  /** Requests that wait at most; beyond, `generate` throws `QueueFullError`. */
+  maxQueue?: number;
+  /** Draft with the model's own MTP module; true where it has one. */
+  speculative?: boolean;
+  backend?: 'native' | 'reference' | 'auto';
+  threads?: number;
+}
+
+export interface EngineInfo {
+  /** Name of the model: that of its folder. */
+  name: string;
+  config: ModelConfig;
+  contextTokens: number;
+  weightFormat: WeightFormat;
+  weightBytes: number;
+  cacheFormat: CacheFormat;
+  cacheBytesPerToken: number;
+  cacheTokens: number;
+  speculative: boolean;
+  backend: 'native' | 'reference';
+  threads: number;
+}
+
+/** Counters since the start and gauges of now. */
+export interface EngineStats {
+  running: number;
+  waiting: number;
+  steps: number;
+  /** Sequences summed over steps: divided by `steps`, the mean batch. */
+  batchedSequences: number;
+  promptTokens: number;
+  cachedTokens: number;
+  generatedTokens: number;
+  draftedTokens: number;
+  acceptedTokens: number;
+  cachePages: number;
+  cachePagesUsed: number;
+}
+
+export interface Engine {
+  readonly info: EngineInfo;
+  /** Starts at once; iterating reads the events. Ending the iteration early or aborting the signal frees the request's slot. */
+  generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<GenerateEvent>;
+  stats(): Promise<EngineStats>;
+  /** Ends when the running requests have. */
+  close(): Promise<void>;
+}
+
+/** The queue is full; try again later. */
+export class QueueFullError extends Error {}
