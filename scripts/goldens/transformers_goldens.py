@@ -17,6 +17,7 @@ those of the parameters in transformers 5: `mlp.experts.gate_up_proj` [E, 2I, D]
 """
 
 import argparse
+import copy
 import json
 import math
 import re
@@ -26,8 +27,9 @@ from pathlib import Path
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import DeepseekV2Config, DeepseekV2ForCausalLM, DeepseekV3Config, DeepseekV3ForCausalLM
+from transformers import DeepseekV2Config, DeepseekV2ForCausalLM, DeepseekV3Config, DeepseekV3ForCausalLM, LlamaConfig
 from transformers.modeling_layers import MtpModel
+from transformers.models.llama.modeling_llama import LlamaAttention
 
 SIZES = dict(
     vocab_size=80, hidden_size=48, intermediate_size=40, moe_intermediate_size=16, num_hidden_layers=2,
@@ -77,6 +79,17 @@ VARIANTS = {
         dict(ONE_DENSE, num_nextn_predict_layers=1),
         dict(mtp=True, gradients=SOME + r"|embed_tokens|lm_head|eh_proj|layers\.1\."),
     ),
+    # Llama's attention in place of MLA: all of a head turned, and the rotary part only, in neighbouring pairs.
+    "v3-gqa": (
+        3,
+        dict(ONE_MOE, num_key_value_heads=2, qk_nope_head_dim=0, v_head_dim=8, rope_interleave=False),
+        dict(attention="gqa"),
+    ),
+    "v3-mqa-partial": (
+        3,
+        dict(ONE_DENSE, num_key_value_heads=1, v_head_dim=20, rope_parameters=dict(YARN, mscale=1.0, mscale_all_dim=1.0)),
+        dict(attention="mqa"),
+    ),
     "v2-fp32": (2, dict(q_lora_rank=None), dict(gradients=ALL)),
     "v2-groups": (
         2,
@@ -88,7 +101,7 @@ VARIANTS = {
 }
 
 
-def build(generation, fields):
+def build(generation, fields, llama_attention=False):
     """Model in FP32 with wide random weights."""
     sizes = dict(SIZES, **(V3 if generation == 3 else V2)) | fields
     config_class, model_class = {
@@ -97,8 +110,64 @@ def build(generation, fields):
     }[generation]
     config = config_class(**sizes, attn_implementation="eager", experts_implementation="eager")
     model = model_class(config).float().eval()
+    if llama_attention:
+        use_llama_attention(model)
     randomise(model)
     return model
+
+
+class PaddedRotary(torch.nn.Module):
+    """The model's rotary embedding for heads that are turned in part: angle 0 for the pairs of the other part."""
+
+    def __init__(self, inner, still):
+        super().__init__()
+        self.inner, self.still = inner, still
+
+    def forward(self, *args, **kwargs):
+        cos, sin = (part.chunk(2, -1)[0] for part in self.inner(*args, **kwargs))
+        pad = (self.still // 2, 0)
+        cos, sin = torch.nn.functional.pad(cos, pad, value=1.0), torch.nn.functional.pad(sin, pad)
+        return torch.cat((cos, cos), -1), torch.cat((sin, sin), -1)
+
+
+def use_llama_attention(model):
+    """Llama's own attention module in every layer, its softmax scale times YaRN's mscale^2 as in DeepSeek's."""
+    c = model.config
+    llama = LlamaConfig(hidden_size=c.hidden_size, num_attention_heads=c.num_attention_heads,
+                        num_key_value_heads=c.num_key_value_heads, head_dim=c.qk_nope_head_dim + c.qk_rope_head_dim,
+                        attn_implementation="eager")
+    assert c.v_head_dim == llama.head_dim
+    for index, layer in enumerate(model.model.layers):
+        mscale = layer.self_attn.scaling * layer.self_attn.qk_head_dim**0.5
+        layer.self_attn = LlamaAttention(llama, index)
+        layer.self_attn.scaling *= mscale
+    model.model.rotary_emb = PaddedRotary(model.model.rotary_emb, c.qk_nope_head_dim)
+
+
+def head_order(config):
+    """Row of Llama's head, whose pairs are i and i + d/2, for each row of a head [still | turned] as DeepSeek has it."""
+    still, turned = config.qk_nope_head_dim, config.qk_rope_head_dim
+    half = (still + turned) // 2
+    pairs = torch.arange(half) + torch.tensor([[0], [half]])  # [2, d/2]
+    moving = pairs[:, still // 2:]
+    return torch.cat((pairs[:, : still // 2].flatten(), (moving.T if config.rope_interleave else moving).flatten()))
+
+
+def reorder_heads(config, state):
+    """Rows of q_proj and k_proj (weights or gradients) from Llama's order to DeepSeek's."""
+    order = head_order(config)
+    for name in [name for name in state if re.search(r"self_attn\.[qk]_proj", name)]:
+        heads = state[name].unflatten(0, (-1, len(order)))
+        state[name] = heads[:, order].flatten(0, 1).contiguous()
+    return state
+
+
+def save_llama_attention(folder, model, options):
+    """Our own config.json: no such model exists in transformers."""
+    save_file(reorder_heads(model.config, per_expert(model.state_dict())), folder / "model.safetensors", metadata={"format": "pt"})
+    config = {k: v for k, v in model.config.to_dict().items() if k not in ("q_lora_rank", "kv_lora_rank", "head_dim")}
+    config["attention_kind"] = options["attention"]
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def randomise(model):
@@ -273,8 +342,7 @@ def gradients(model, mtp):
 
 def check_stable(model, input_ids, logits):
     """No token may sit so near a tie between experts that rounding could choose another one."""
-    wide = type(model)(model.config).double().eval()
-    wide.load_state_dict(model.state_dict())
+    wide = copy.deepcopy(model).double().eval()
     with torch.no_grad():
         far = (wide(input_ids=input_ids, use_cache=False).logits - logits).abs().max() / logits.abs().max()
     assert far < 2e-5, f"FP32 and FP64 differ by {far}: choose another seed"
@@ -283,7 +351,7 @@ def check_stable(model, input_ids, logits):
 def make(name, out, seed):
     generation, fields, options = VARIANTS[name]
     torch.manual_seed(seed)
-    model = build(generation, fields)
+    model = build(generation, fields, "attention" in options)
     folder = out / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -307,13 +375,18 @@ def make(name, out, seed):
     check_stable(model, input_ids, logits)
     if options.get("fp8"):
         save_fp8(folder, model, quantised)
+    elif "attention" in options:
+        save_llama_attention(folder, model, options)
     else:
         stored = save_checkpoint(folder, model, options, mtp)
         if "dtype" in options:
             with torch.no_grad():
                 tensors["logits_bf16"] = stored.eval()(input_ids=input_ids, use_cache=False).logits.float()
     kept = options.get("gradients", SOME)
-    tensors |= {f"grad.{k}": v for k, v in gradients(model, mtp).items() if re.search(kept, k)}
+    grads = gradients(model, mtp)
+    if "attention" in options:
+        grads = reorder_heads(model.config, grads)
+    tensors |= {f"grad.{k}": v for k, v in grads.items() if re.search(kept, k)}
     tensors = {k: v.detach().contiguous() for k, v in tensors.items()}
     save_file(tensors, folder / "golden.safetensors")
     (folder / "golden.json").write_text(json.dumps(notes, indent=2) + "\n")

@@ -71,7 +71,7 @@ function bytesByPart(tensors: ModelSummary['tensors']): Record<string, number> {
 
 const PART_NAMES: Record<Part | 'other' | 'mtp', string> = {
   embedding: 'embedding',
-  attention: 'attention (MLA)',
+  attention: 'attention',
   denseMlp: 'dense MLP',
   sharedExperts: 'shared experts',
   routedExperts: 'routed experts',
@@ -97,7 +97,10 @@ function overview(source: string, { config: c, parameters, cacheBytesPerToken, b
     ['context', context(c)],
     ['parameters', `${count(parameters.total)} total, ${count(parameters.active)} active per token`],
     ['stored', bytes(all)],
-    ['latent cache', `${bytes(cacheBytesPerToken)} per token in BF16`],
+    [
+      c.attention_kind === 'mla' ? 'latent cache' : 'key-value cache',
+      `${bytes(cacheBytesPerToken)} per token in BF16`,
+    ],
   ];
   if (parameters.mtp.total > 0) {
     const modules = `${c.num_nextn_predict_layers} module${c.num_nextn_predict_layers > 1 ? 's' : ''}`;
@@ -107,7 +110,10 @@ function overview(source: string, { config: c, parameters, cacheBytesPerToken, b
 }
 
 const attention = (c: ModelConfig): string =>
-  `${c.num_attention_heads} heads of ${c.qk_nope_head_dim} + ${c.qk_rope_head_dim} rotary, values ${c.v_head_dim}; ` +
+  `${c.attention_kind.toUpperCase()}, ${c.num_attention_heads} heads of ${c.qk_nope_head_dim} + ${c.qk_rope_head_dim} rotary, ` +
+  `values ${c.v_head_dim}; ${c.attention_kind === 'mla' ? latents(c) : `${c.num_key_value_heads} for keys and values`}`;
+
+const latents = (c: ModelConfig): string =>
   `latents: ${c.q_lora_rank === null ? 'no query' : `query ${c.q_lora_rank}`}, key-value ${c.kv_lora_rank}`;
 
 function experts(c: ModelConfig): string {

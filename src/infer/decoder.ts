@@ -1,3 +1,4 @@
+import { UserError } from '../errors.js';
 import type { Context, Weights } from '../model/context.js';
 import { compress, keyRope, normedLatent, queries, queryRope } from '../model/mla.js';
 import { activationType, type Transformer } from '../model/transformer.js';
@@ -30,6 +31,11 @@ export class Decoder {
     readonly capacity: number,
   ) {
     const { config, backend } = model;
+    if (config.attention_kind !== 'mla') {
+      throw new UserError(
+        `the model has attention_kind ${config.attention_kind}; text is generated with mla only, train such a model to generate`,
+      );
+    }
     this.backend = backend;
     this.pool = new Pool(backend);
     const width = config.kv_lora_rank + config.qk_rope_head_dim;

@@ -102,8 +102,26 @@ function mtpModule(c: ModelConfig, layer: number): ParameterSpec[] {
   ];
 }
 
-/** MLA [V2 §2.1; TR §2.1.1]. */
 function attention(c: ModelConfig, scope: Scope): ParameterSpec[] {
+  return c.attention_kind === 'mla' ? latentAttention(c, scope) : groupedAttention(c, scope);
+}
+
+/** MHA, GQA and MQA, named as in transformers' Llama; per head [non-rotary | rotary]. */
+function groupedAttention(c: ModelConfig, scope: Scope): ParameterSpec[] {
+  const { num_attention_heads: heads, num_key_value_heads: groups, hidden_size: hidden } = c;
+  const depth = c.qk_nope_head_dim + c.qk_rope_head_dim;
+  const matrix = (name: string, rows: number, columns: number) =>
+    plain(scope, `self_attn.${name}.weight`, [rows, columns], 'matrix', 'attention');
+  return [
+    matrix('q_proj', heads * depth, hidden),
+    matrix('k_proj', groups * depth, hidden),
+    matrix('v_proj', groups * c.v_head_dim, hidden),
+    matrix('o_proj', hidden, heads * c.v_head_dim),
+  ];
+}
+
+/** MLA [V2 §2.1; TR §2.1.1]. */
+function latentAttention(c: ModelConfig, scope: Scope): ParameterSpec[] {
   const heads = c.num_attention_heads;
   const matrix = (name: string, rows: number, columns: number) =>
     plain(scope, `self_attn.${name}.weight`, [rows, columns], 'matrix', 'attention');

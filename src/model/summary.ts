@@ -38,7 +38,7 @@ export interface TensorGroup {
 export interface ModelSummary {
   config: ModelConfig;
   parameters: ParameterCount;
-  /** Bytes of one token in the latent cache, all decoder layers, BF16 [ISCA table 1]. */
+  /** Bytes of one token in the cache, all decoder layers, BF16 [ISCA table 1]. */
   cacheBytesPerToken: number;
   tensors: TensorGroup[];
   /** Bytes of all tensors. */
@@ -69,9 +69,15 @@ function summary(config: ModelConfig, entries: readonly Entry[]): ModelSummary {
   };
 }
 
-/** (d_c + d_h^R) values of two bytes per layer: c^KV and k^R are all that MLA keeps [V2 §2.1.3]. */
-const cacheBytesPerToken = (c: ModelConfig): number =>
-  (c.kv_lora_rank + c.qk_rope_head_dim) * c.num_hidden_layers * 2;
+/**
+ * Values of two bytes per layer: c^KV and k^R are all that MLA keeps, d_c + d_h^R [V2 §2.1.3]; the others keep keys and
+ * values of every key-value head.
+ */
+function cacheBytesPerToken(c: ModelConfig): number {
+  const head = c.qk_nope_head_dim + c.qk_rope_head_dim + c.v_head_dim;
+  const latents = c.kv_lora_rank + c.qk_rope_head_dim;
+  return (c.attention_kind === 'mla' ? latents : c.num_key_value_heads * head) * c.num_hidden_layers * 2;
+}
 
 /** Parts whose matrices DeepSeek stores in FP8 with a scale per block; the others stay BF16 [TR §3.3.1]. */
 const QUANTISED: ReadonlySet<Part> = new Set(['attention', 'denseMlp', 'sharedExperts', 'routedExperts']);

@@ -6,8 +6,8 @@ import { add, concatColumns, crossEntropy, embedding, linear, rmsNorm } from '..
 import { allocate, Parameter } from '../tensor/parameter.js';
 import type { Tape } from '../tensor/tape.js';
 import { Tensor } from '../tensor/tensor.js';
+import { attentionBlock } from './attention.js';
 import type { Context, Layout, Recompute, RouterState, Weights } from './context.js';
-import { multiHeadLatentAttention } from './mla.js';
 import { feedForward, mixtureOfExperts } from './moe.js';
 import { listParameters } from './parameters.js';
 import { ropeTable, softmaxScale } from './rope.js';
@@ -138,7 +138,7 @@ export class Transformer {
     });
   }
 
-  /** One decoder layer: h + MLA(RMSNorm(h)), then + FFN or MoE of its norm. */
+  /** One decoder layer: h + attention(RMSNorm(h)), then + FFN or MoE of its norm. */
   layer(ctx: Context, index: number, x: Tensor): Tensor {
     const { tape, config, recompute } = ctx;
     const w = this.weightsOf(`model.layers.${index}.`);
@@ -146,11 +146,7 @@ export class Transformer {
       rmsNorm(tape, h, w.get(name), config.rms_norm_eps, recompute.rmsNorm);
     const attended = tape.scope(() => {
       const u = norm('input_layernorm.weight', x);
-      return add(
-        tape,
-        x,
-        multiHeadLatentAttention(ctx, this.weightsOf(`model.layers.${index}.self_attn.`), u),
-      );
+      return add(tape, x, attentionBlock(ctx, this.weightsOf(`model.layers.${index}.self_attn.`), u));
     });
     return tape.scope(() =>
       add(tape, attended, this.mlp(ctx, index, norm('post_attention_layernorm.weight', attended))),

@@ -34,9 +34,14 @@ export function trainingFlops(c: ModelConfig, length: number, mtpDepth = c.num_n
   return 3 * (matmul + attention);
 }
 
-/** Elements of MLA's matrices. */
+/** Elements of the attention's matrices. */
 function attentionWeights(c: ModelConfig): number {
-  const queryRows = c.num_attention_heads * (c.qk_nope_head_dim + c.qk_rope_head_dim);
+  const depth = c.qk_nope_head_dim + c.qk_rope_head_dim;
+  const queryRows = c.num_attention_heads * depth;
+  if (c.attention_kind !== 'mla') {
+    const keyValueRows = c.num_key_value_heads * (depth + c.v_head_dim);
+    return c.hidden_size * (queryRows + keyValueRows + c.num_attention_heads * c.v_head_dim);
+  }
   const query =
     c.q_lora_rank === null ? c.hidden_size * queryRows : c.q_lora_rank * (c.hidden_size + queryRows);
   const latent = c.hidden_size * (c.kv_lora_rank + c.qk_rope_head_dim);

@@ -28,7 +28,8 @@ const FLOAT_FIELDS = new Set([
  * @param dtype type of the weights beside it, as PyTorch calls it
  */
 export function huggingFaceConfig(c: ModelConfig, dtype: 'bfloat16' | 'float32'): Record<string, unknown> {
-  const { yarn, quantization: _, rope_interleave: interleave, num_nextn_predict_layers: mtp, ...same } = c;
+  const { yarn, quantization: _, rope_interleave: interleave, num_nextn_predict_layers: mtp, ...rest } = c;
+  const { attention_kind: kind, ...same } = rest;
   const v3 = c.model_type === 'deepseek_v3';
   return {
     architectures: [ARCHITECTURES[c.model_type]],
@@ -37,7 +38,8 @@ export function huggingFaceConfig(c: ModelConfig, dtype: 'bfloat16' | 'float32')
     attention_dropout: 0,
     hidden_act: 'silu',
     moe_layer_freq: 1,
-    num_key_value_heads: c.num_attention_heads,
+    // Without a latent no other software takes the model for one with MLA.
+    ...(kind === 'mla' ? {} : { attention_kind: kind, kv_lora_rank: null }),
     // transformers' DeepSeek-V2 knows neither field.
     ...(v3 || mtp > 0 ? { num_nextn_predict_layers: mtp } : {}),
     ...(v3 || !interleave ? { rope_interleave: interleave } : {}),

@@ -63,6 +63,13 @@ const passengers = {
   _name_or_path: z.string().nullish(),
 };
 
+/**
+ * Field of our own, `attention_kind`, to compare MLA with what it replaces [V2 §2.1]: multi-head, grouped-query and
+ * multi-query attention. Head sizes are those of the fields that MLA has; transformers knows DeepSeek models with MLA only.
+ */
+export const ATTENTION_KINDS = ['mla', 'mha', 'gqa', 'mqa'] as const;
+export type AttentionKind = (typeof ATTENTION_KINDS)[number];
+
 const fields = z.strictObject({
   ...passengers,
   model_type: z.enum(['deepseek_v3', 'deepseek_v2']),
@@ -75,15 +82,16 @@ const fields = z.strictObject({
   num_mtp_layers: natural.optional(),
   num_attention_heads: positive,
   num_key_value_heads: positive.nullish(),
+  attention_kind: z.enum(ATTENTION_KINDS).default('mla'),
   n_shared_experts: natural.nullish(),
   n_routed_experts: positive,
   num_local_experts: positive.optional(),
   num_experts: positive.optional(),
   num_experts_per_tok: positive,
   routed_scaling_factor: z.number().positive().default(1),
-  kv_lora_rank: positive,
+  kv_lora_rank: positive.nullish(),
   q_lora_rank: positive.nullish(),
-  qk_nope_head_dim: positive,
+  qk_nope_head_dim: natural,
   qk_rope_head_dim: positive,
   v_head_dim: positive,
   n_group: positive.nullish(),
@@ -132,10 +140,14 @@ export interface ModelConfig {
   num_hidden_layers: number;
   num_nextn_predict_layers: number;
   num_attention_heads: number;
+  attention_kind: AttentionKind;
+  /** Heads of keys and values; as many as of queries under MLA. */
+  num_key_value_heads: number;
   n_shared_experts: number;
   n_routed_experts: number;
   num_experts_per_tok: number;
   routed_scaling_factor: number;
+  /** 0 without MLA. */
   kv_lora_rank: number;
   q_lora_rank: number | null;
   qk_nope_head_dim: number;
@@ -177,7 +189,7 @@ export function parseModelConfig(json: unknown, source = 'config.json'): ModelCo
   }
   const parsed = fields.safeParse(json);
   if (!parsed.success) throw new UserError(`${source}: ${describeIssues(parsed.error)}`);
-  const config = normalise(parsed.data);
+  const config = normalise(parsed.data, source);
   checkShapes(config, source);
   return config;
 }
@@ -194,7 +206,7 @@ export function describeIssues(error: z.ZodError): string {
   return `field ${path || '(top)'}: ${issue.message}${more}`;
 }
 
-function normalise(raw: HuggingFaceConfig): ModelConfig {
+function normalise(raw: HuggingFaceConfig, source: string): ModelConfig {
   const v3 = raw.model_type === 'deepseek_v3';
   const eos = raw.eos_token_id;
   return {
@@ -206,12 +218,11 @@ function normalise(raw: HuggingFaceConfig): ModelConfig {
     num_hidden_layers: raw.num_hidden_layers,
     num_nextn_predict_layers: raw.num_mtp_layers ?? raw.num_nextn_predict_layers,
     num_attention_heads: raw.num_attention_heads,
+    ...attentionOf(raw, source),
     n_shared_experts: raw.n_shared_experts ?? 0,
     n_routed_experts: raw.n_routed_experts,
     num_experts_per_tok: raw.num_experts_per_tok,
     routed_scaling_factor: raw.routed_scaling_factor,
-    kv_lora_rank: raw.kv_lora_rank,
-    q_lora_rank: raw.q_lora_rank ?? null,
     qk_nope_head_dim: raw.qk_nope_head_dim,
     qk_rope_head_dim: raw.qk_rope_head_dim,
     v_head_dim: raw.v_head_dim,
@@ -234,6 +245,30 @@ function normalise(raw: HuggingFaceConfig): ModelConfig {
       ? { weight_block_size: raw.quantization_config.weight_block_size }
       : null,
   };
+}
+
+/** Kind of attention with its heads and latents; fields of another kind than the model's own count for nothing. */
+function attentionOf(
+  { attention_kind: kind, num_attention_heads: heads, num_key_value_heads: given, ...raw }: HuggingFaceConfig,
+  source: string,
+): Pick<ModelConfig, 'attention_kind' | 'num_key_value_heads' | 'kv_lora_rank' | 'q_lora_rank'> {
+  const fail = (what: string): never => {
+    throw new UserError(`${source}: ${what}`);
+  };
+  if (kind === 'mla') {
+    if (raw.qk_nope_head_dim === 0) fail('qk_nope_head_dim must be positive for MLA');
+    const latent = raw.kv_lora_rank ?? fail('field kv_lora_rank is missing, which MLA needs');
+    const query = raw.q_lora_rank ?? null;
+    return { attention_kind: kind, num_key_value_heads: heads, kv_lora_rank: latent, q_lora_rank: query };
+  }
+  const groups = given ?? { mha: heads, mqa: 1, gqa: undefined }[kind];
+  if (groups === undefined)
+    return fail('field num_key_value_heads is missing, which attention_kind gqa needs');
+  const disagrees = `num_key_value_heads (${groups}) does not go with attention_kind ${kind}: it must`;
+  if (kind === 'mha' && groups !== heads) fail(`${disagrees} equal num_attention_heads (${heads})`);
+  if (kind === 'mqa' && groups !== 1) fail(`${disagrees} be 1`);
+  if (heads % groups !== 0) fail(`${disagrees} divide num_attention_heads (${heads})`);
+  return { attention_kind: kind, num_key_value_heads: groups, kv_lora_rank: 0, q_lora_rank: null };
 }
 
 function yarnOf(raw: HuggingFaceConfig): Yarn | null {

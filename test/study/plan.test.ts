@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { countParameters } from '../../src/model/parameters.js';
 import { RECIPES } from '../../src/spec/precision.js';
 import { MODEL_PRESETS } from '../../src/spec/presets.js';
 import { openStudy, shippedStudies } from '../../src/study/library.js';
@@ -138,12 +139,20 @@ describe('shipped studies', () => {
     for (const [name, given] of names) expect(given).toBe(name);
   });
 
-  for (const name of ['balance', 'mtp', 'routing']) {
+  for (const name of ['attention', 'balance', 'mtp', 'routing']) {
     it(`can be planned: ${name}`, () => {
       const { file, study } = openStudy(name);
       expect(planStudy(study, file).variants).toHaveLength(study.variants.length);
     });
   }
+
+  it('compare kinds of attention at equal parameters', () => {
+    const { file, study } = openStudy('attention');
+    const models = planStudy(study, file).variants.map(({ model }) => model);
+    expect(models.map((model) => model.attention_kind)).toEqual(['mha', 'gqa', 'mqa', 'mla']);
+    const totals = models.map((model) => countParameters(model).total);
+    expect(Math.max(...totals) / Math.min(...totals)).toBeLessThan(1.01);
+  });
 
   it('are found by name; others are listed', () => {
     expect(openStudy('balance').study.name).toBe('balance');

@@ -15,7 +15,7 @@ const LENGTH = 24;
 
 const model = parseModelConfig({ ...MODEL_PRESETS.tiny, vocab_size: 64, num_hidden_layers: 2 });
 
-function trainer(overrides: object): Trainer {
+function trainer(overrides: object, of = model): Trainer {
   const settings = {
     ...TRAIN_PRESETS.tiny,
     batchSequences: SEQUENCES,
@@ -24,7 +24,7 @@ function trainer(overrides: object): Trainer {
     steps: 40,
   };
   const config = parseTrainConfig({ ...settings, ...overrides }, 'test');
-  const made = new Trainer(config, model, referenceBackend);
+  const made = new Trainer(config, of, referenceBackend);
   initialise(made.model, 1);
   return made;
 }
@@ -90,6 +90,19 @@ describe('trainer', () => {
     const predicted = predictLedger(t.config, model, referenceBackend);
     t.trainStep([batch()]);
     expect(measureLedger(t)).toEqual(predicted);
+  });
+
+  it('predicts its memory for grouped-query attention too', () => {
+    const grouped = {
+      ...model,
+      attention_kind: 'gqa',
+      num_key_value_heads: 1,
+      kv_lora_rank: 0,
+      q_lora_rank: null,
+    } as const;
+    const t = trainer({ precision: 'bf16' }, grouped);
+    t.trainStep([batch()]);
+    expect(measureLedger(t)).toEqual(predictLedger(t.config, grouped, referenceBackend));
   });
 
   it('moves the router bias towards underloaded experts', () => {

@@ -4,13 +4,14 @@ import { type DType, Tensor } from '../../../src/tensor/tensor.js';
 import { Data } from '../data.js';
 import { blank, type Case, largest, runOn, type Tensors, ULP } from './harness.js';
 
-/** [heads, nope, rope, v]: small, DeepSeek-V3's own, the demo's, and sizes that fill no vector. */
+/** [heads, nope, rope, v]: small, DeepSeek-V3's own, the demo's, sizes that fill no vector, and no shared part. */
 const HEADS: readonly [number, number, number, number][] = [
   [1, 16, 8, 16],
   [3, 6, 2, 5],
   [2, 32, 16, 32],
   [1, 128, 64, 128],
   [2, 128, 64, 128],
+  [3, 96, 0, 64],
 ];
 
 /** Bounds of the segments; tokens are the last of each. */
