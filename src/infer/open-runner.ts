@@ -1,0 +1,55 @@
+import { selectBackend } from '../backend/select.js';
+import { UserError } from '../errors.js';
+import { readCheckpoint } from '../model/checkpoint.js';
+import { loadModel } from '../model/load.js';
+import { RECIPES } from '../spec/precision.js';
+import type { CacheFormat, WeightFormat } from '../spec/serving.js';
+import { PAGE_TOKENS } from './latent-cache.js';
+import { cacheFormatOf, TransformerRunner } from './model-runner.js';
+import type { ModelRunner } from './runner.js';
+
+export interface OpenRunnerOptions {
+  /** As stored where absent. */
+  weights?: WeightFormat;
+  /** BF16 where absent, FP32 for FP32 weights. */
+  cache?: CacheFormat;
+  /** Tokens that the cache holds over all sequences, rounded up to whole pages; one full context where absent. */
+  cacheTokens?: number;
+  /** Load the model's MTP module for `draft`; true where it has one. */
+  speculative?: boolean;
+  backend?: 'native' | 'reference' | 'auto';
+  threads?: number;
+}
+
+/**
+ * The model in a Hugging Face folder, ready to serve.
+ * @throws UserError when the folder is not a checkpoint of a supported model or an option does not fit it
+ */
+export function openRunner(folder: string, options: OpenRunnerOptions = {}): ModelRunner {
+  const { cacheTokens, speculative = true, backend = 'auto', threads } = options;
+  checkCacheTokens(cacheTokens);
+  const weightFormat = options.weights ?? storedFormat(folder);
+  if (weightFormat !== 'fp32' && weightFormat !== 'bf16') {
+    throw new UserError(`weights are ${weightFormat}: give fp32 or bf16`);
+  }
+  const recipe = RECIPES[weightFormat];
+  const model = loadModel(folder, selectBackend(backend, threads), speculative ? undefined : 0);
+  const tokens = cacheTokens ?? model.config.max_position_embeddings;
+  return new TransformerRunner(model, {
+    recipe,
+    weightFormat,
+    cacheFormat: options.cache ?? cacheFormatOf(recipe),
+    pages: Math.ceil(tokens / PAGE_TOKENS),
+  });
+}
+
+function checkCacheTokens(tokens: number | undefined): void {
+  if (tokens === undefined || (Number.isInteger(tokens) && tokens >= 1)) return;
+  throw new UserError(`cacheTokens is ${tokens}: give a whole number of at least 1`);
+}
+
+function storedFormat(folder: string): WeightFormat {
+  const checkpoint = readCheckpoint(folder);
+  checkpoint.close();
+  return checkpoint.stored.get('model.embed_tokens.weight')?.dtype === 'F32' ? 'fp32' : 'bf16';
+}
