@@ -2,6 +2,7 @@ import { selectBackend } from '../backend/select.js';
 import { UserError } from '../errors.js';
 import { readCheckpoint } from '../model/checkpoint.js';
 import { loadModel } from '../model/load.js';
+import type { ModelConfig } from '../spec/model.js';
 import { RECIPES } from '../spec/precision.js';
 import type { CacheFormat, WeightFormat } from '../spec/serving.js';
 import { PAGE_TOKENS } from './latent-cache.js';
@@ -28,7 +29,13 @@ export interface OpenRunnerOptions {
 export function openRunner(folder: string, options: OpenRunnerOptions = {}): ModelRunner {
   const { cacheTokens, speculative = true, backend = 'auto', threads } = options;
   checkCacheTokens(cacheTokens);
-  const weightFormat = options.weights ?? storedFormat(folder);
+  const { config, weightFormat: stored } = describe(folder);
+  if (config.attention_kind !== 'mla') {
+    throw new UserError(
+      `${folder}/config.json: attention_kind is ${config.attention_kind}; inference serves mla only, whose latents it keeps`,
+    );
+  }
+  const weightFormat = options.weights ?? stored;
   if (weightFormat !== 'fp32' && weightFormat !== 'bf16') {
     throw new UserError(`weights are ${weightFormat}: give fp32 or bf16`);
   }
@@ -48,8 +55,9 @@ function checkCacheTokens(tokens: number | undefined): void {
   throw new UserError(`cacheTokens is ${tokens}: give a whole number of at least 1`);
 }
 
-function storedFormat(folder: string): WeightFormat {
+function describe(folder: string): { config: ModelConfig; weightFormat: WeightFormat } {
   const checkpoint = readCheckpoint(folder);
   checkpoint.close();
-  return checkpoint.stored.get('model.embed_tokens.weight')?.dtype === 'F32' ? 'fp32' : 'bf16';
+  const embedding = checkpoint.stored.get('model.embed_tokens.weight');
+  return { config: checkpoint.config, weightFormat: embedding?.dtype === 'F32' ? 'fp32' : 'bf16' };
 }
