@@ -33,6 +33,7 @@ export function mixtureOfExperts(ctx: Context, w: Weights, u: Tensor, router: Ro
     loss: router.balanceLoss,
     load: router.load,
   });
+  tape.observer.routed?.(w.get('gate.weight'), dispatch);
   const rows = permute(tape, u, dispatch); // [R, D]
   const gu = linear(tape, rows, w.get('experts.gate_up_proj'), recipe.expertUp, {
     offsets: dispatch.offsets,

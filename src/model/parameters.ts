@@ -74,6 +74,9 @@ export function listParameters(c: ModelConfig): ParameterSpec[] {
   ];
 }
 
+/** Decoder layer that a parameter belongs to, by its name; −1 for those outside the layers. */
+export const layerOf = (name: string): number => Number(/^model\.layers\.(\d+)\./.exec(name)?.[1] ?? -1);
+
 interface Scope {
   prefix: string;
   layer: number | undefined;

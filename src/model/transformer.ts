@@ -2,14 +2,22 @@ import type { ModelConfig } from '../spec/model.js';
 import { isMoeLayer } from '../spec/model.js';
 import type { Recipe } from '../spec/precision.js';
 import type { Backend } from '../tensor/backend.js';
-import { add, concatColumns, crossEntropy, embedding, linear, rmsNorm } from '../tensor/functions.js';
+import {
+  add,
+  concatColumns,
+  crossEntropy,
+  embedding,
+  linear,
+  rmsNorm,
+  rowsOfLogits,
+} from '../tensor/functions.js';
 import { allocate, Parameter } from '../tensor/parameter.js';
 import type { Tape } from '../tensor/tape.js';
 import { Tensor } from '../tensor/tensor.js';
 import { attentionBlock } from './attention.js';
 import type { Context, Layout, Recompute, RouterState, Weights } from './context.js';
 import { feedForward, mixtureOfExperts } from './moe.js';
-import { listParameters } from './parameters.js';
+import { layerOf, listParameters } from './parameters.js';
 import { ropeTable, softmaxScale } from './rope.js';
 
 /** Tokens and targets of one step; T = sequences × length, flattened. */
@@ -109,9 +117,21 @@ export class Transformer {
     return { main, mtp };
   }
 
-  /** Losses per token of the main head alone: f32 [T]. */
-  mainLosses(ctx: Context, batch: Batch): Tensor {
-    return this.headLoss(ctx, this.forward(ctx, batch.inputs), batch.targets, 1);
+  /** Losses per token of the main head for its hidden states [T, D]: f32 [T]. */
+  mainLosses(ctx: Context, hidden: Tensor, targets: Tensor): Tensor {
+    return this.headLoss(ctx, hidden, targets, 1);
+  }
+
+  /** The most likely next token for hidden states [T, D] of the main model or an MTP module: i32 [T]; the lowest on a tie. */
+  mostLikely(ctx: Context, hidden: Tensor): Int32Array {
+    const tokens = new Int32Array(hidden.rows);
+    const step = rowsOfLogits(this.config.vocab_size);
+    for (let from = 0; from < hidden.rows; from += step) {
+      const rows = hidden.rowsView(from, Math.min(from + step, hidden.rows));
+      const best = ctx.tape.scopeValue(() => largestOfRows(this.logits(ctx, rows)));
+      tokens.set(best, from);
+    }
+    return tokens;
   }
 
   /** Logits f32 [T, V] of hidden states [T, D]. */
@@ -203,5 +223,11 @@ export class Transformer {
 export const activationType = (recipe: Recipe): 'f32' | 'bf16' =>
   recipe.activations === 'fp32' ? 'f32' : 'bf16';
 
-/** Decoder layer that a parameter belongs to; −1 for those outside the layers. */
-const layerOf = (name: string): number => Number(/^model\.layers\.(\d+)\./.exec(name)?.[1] ?? -1);
+/** Column of the largest value of each row of f32 [T, V]; the first of equals. */
+function largestOfRows({ data, rows, cols }: Tensor): Int32Array {
+  return Int32Array.from({ length: rows }, (_, row) => {
+    let best = row * cols;
+    for (let i = best + 1; i < (row + 1) * cols; i++) if (data[i]! > data[best]!) best = i;
+    return best - row * cols;
+  });
+}

@@ -271,6 +271,10 @@ export function embedding(tape: Tape, ids: Tensor, table: Parameter, dtype: 'f32
 /** Bytes of logits that exist at one time in `crossEntropy`. */
 const LOGITS_BYTES = 16 * 2 ** 20;
 
+/** Rows whose logits f32 [rows, vocabulary] exist at one time. */
+export const rowsOfLogits = (vocabulary: number): number =>
+  Math.max(64, Math.floor(LOGITS_BYTES / (4 * vocabulary) / 64) * 64);
+
 /**
  * −log p(target) of h·Wᵀ without ever holding all logits: rows are taken in chunks, and each chunk's gradient
  * is computed while its logits exist. h [T, D], W [V, D], targets i32 [T] (negative: ignored) → losses f32 [T].
@@ -284,9 +288,8 @@ export function crossEntropy(
   recipe: LinearRecipe,
   gradientScale: number,
 ): Tensor {
-  const vocabulary = head.value.shape[0]!;
   const losses = tape.alloc([h.rows], 'f32');
-  const chunk = Math.max(64, Math.floor(LOGITS_BYTES / (4 * vocabulary) / 64) * 64);
+  const chunk = rowsOfLogits(head.value.shape[0]!);
   const dh = tape.recording ? tape.alloc(h.shape, h.dtype) : undefined;
   for (let from = 0; from < h.rows; from += chunk) {
     const to = Math.min(from + chunk, h.rows);

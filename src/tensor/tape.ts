@@ -1,4 +1,5 @@
 import type { Backend } from './backend.js';
+import type { Observer } from './observer.js';
 import type { Pool } from './pool.js';
 import type { DType, Tensor } from './tensor.js';
 
@@ -39,6 +40,7 @@ export class Tape {
     private readonly pool: Pool,
     /** False for inference: nothing is recorded or kept. */
     readonly recording: boolean,
+    readonly observer: Observer = {},
   ) {}
 
   /** An uninitialised tensor that lives to the end of the current scope. */

@@ -187,12 +187,17 @@ class Session {
   }
 
   private validate(): number {
-    const loss = this.trainer.validate(this.data.validation());
-    this.validated = { step: this.trainer.step, loss };
-    this.metrics.append({ step: this.trainer.step, validationLoss: loss });
-    this.board.scalars(this.trainer.step, { 'loss/validation': loss });
+    const { step } = this.trainer;
+    const { loss, mtpAcceptance, nodesPerToken } = this.trainer.validate(this.data.validation());
+    this.validated = { step, loss };
+    this.metrics.append({ step, validationLoss: loss, mtpAcceptance, nodesPerToken });
+    this.board.scalars(step, {
+      'loss/validation': loss,
+      ...perDepth('acceptance', mtpAcceptance),
+      ...(nodesPerToken === undefined ? {} : { nodesPerToken }),
+    });
     this.progress.note(
-      `step ${this.trainer.step}: validation loss ${loss.toFixed(4)} (perplexity ${Math.exp(loss).toFixed(1)})`,
+      `step ${step}: validation loss ${loss.toFixed(4)} (perplexity ${Math.exp(loss).toFixed(1)})`,
     );
     return loss;
   }
@@ -222,10 +227,9 @@ class Session {
       mtpLoss,
       seconds: (performance.now() - this.started) / 1000,
     });
-    const mtp = Object.fromEntries(mtpLoss.map((value, k) => [`loss/mtp${k + 1}`, value]));
     this.board.scalars(step, {
       'loss/train': loss,
-      ...mtp,
+      ...perDepth('loss', mtpLoss),
       gradientNorm,
       learningRate,
       maxLoadViolation,
@@ -270,6 +274,10 @@ class Session {
     return path.join(this.run.out, 'checkpoints');
   }
 }
+
+/** One curve for each MTP depth. */
+const perDepth = (group: string, values: readonly number[]): Record<string, number> =>
+  Object.fromEntries(values.map((value, k) => [`${group}/mtp${k + 1}`, value]));
 
 function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);

@@ -9,6 +9,7 @@ import { LoadBalancer, maximalViolation } from './balance.js';
 import { recipeOf, type TrainConfig } from './config.js';
 import { Optimizer } from './optimizer.js';
 import { biasUpdateSpeed, learningRate, mtpWeight } from './schedule.js';
+import { sumOf, type Validation, ValidationSums } from './validation.js';
 
 /** What one optimizer step reports. */
 export interface StepResult {
@@ -78,20 +79,16 @@ export class Trainer {
     return result;
   }
 
-  /** Mean −log p of the next token over the batches, nats. */
-  validate(batches: readonly Batch[]): number {
-    let total = 0;
+  /** What the model is worth on held-out batches. */
+  validate(batches: readonly Batch[]): Validation {
+    const sums = new ValidationSums(this.model);
     for (const batch of batches) {
-      const tape = new Tape(this.backend, this.pool, false);
+      const tape = new Tape(this.backend, this.pool, false, sums.observer);
       const ctx = this.model.context(tape, this.recipe, batch, this.config.recompute);
-      const { sum, count } = tape.scopeValue(() => {
-        const losses = this.model.mainLosses(ctx, batch);
-        return sumOf(losses, batch.targets);
-      });
-      total += sum / count / batches.length;
+      tape.scopeValue(() => sums.add(ctx, batch));
       tape.clear();
     }
-    return total;
+    return sums.means();
   }
 
   /** Forward and backward of one micro-batch, adding to the gradients. */
@@ -157,15 +154,4 @@ export class Trainer {
 /** Backward runs from the loss down: the last parameter with a bad gradient is where it began. */
 function badGradients(parameters: readonly string[]): string {
   return `the gradient of ${parameters.at(-1)} is not finite (${parameters.length} parameters affected)`;
-}
-
-function sumOf(losses: Tensor, targets: Tensor): { sum: number; count: number } {
-  let sum = 0;
-  let count = 0;
-  for (let i = 0; i < targets.size; i++) {
-    if (targets.data[i]! < 0) continue;
-    sum += losses.data[i]!;
-    count++;
-  }
-  return { sum, count };
 }

@@ -1,0 +1,23 @@
+import type { Parameter } from './parameter.js';
+import type { Tensor } from './tensor.js';
+
+/** Where the choices of T tokens went: K experts each, of E. */
+export interface Choice {
+  /** i32 [E+1]: rows of each expert. */
+  offsets: Tensor;
+  /** i32 [T, K]: row of each choice. */
+  slot: Tensor;
+}
+
+/**
+ * Is shown tensors of a pass as they arise, and may copy what it sees but neither change nor keep it. Reading waits for
+ * the device, so that passes are observed only where somebody asks: in validation and where tensors are captured.
+ */
+export interface Observer {
+  /** y [M, N] = x [M, K]·Wᵀ has been computed; rows are in the order of their experts where W is grouped. */
+  linear?(w: Parameter, x: Tensor, y: Tensor): void;
+  /** The gradient dy [M, N] of that y is about to go back through W. */
+  linearBackward?(w: Parameter, dy: Tensor): void;
+  /** The router with this gate has chosen experts. */
+  routed?(gate: Parameter, choice: Choice): void;
+}
