@@ -63,6 +63,7 @@ const ROOMS: Record<string, { uses: readonly string[]; node?: boolean }> = {
     ],
     node: true,
   },
+  paper: { uses: ['errors', 'numerics', 'spec', 'report', 'cluster', 'plan'] },
   // On top: may use everything below.
   cli: { uses: ['*'], node: true },
   index: { uses: ['*'], node: true },
