@@ -18,6 +18,8 @@ interface TrainFlags extends CorpusFlags, EngineFlags {
   seed?: number;
   stopAfter?: number;
   resume?: boolean;
+  capture?: boolean;
+  captureEvery?: number;
 }
 
 /** `fathom train`. */
@@ -45,7 +47,9 @@ export function addTrain(program: Command): void {
   addEngineOptions(command)
     .option('--seed <n>', 'decides weights and the order of the data (default: 0)', integer(0))
     .option('--stop-after <n>', 'end after so many steps of this process, the run saved', integer(1))
-    .option('--resume', 'go on with the run in --out');
+    .option('--resume', 'go on with the run in --out')
+    .option('--capture', 'keep tensors of the last step in OUT/capture, for fathom numerics compare')
+    .option('--capture-every <n>', 'keep those of every so many steps too', integer(1));
   runs<TrainFlags>(command, async (session, { config, ...flags }) => {
     const { runTraining } = await import('../train/run.js');
     const out = flags.out ?? join('runs', flags.preset ?? nameOf(config) ?? 'mini');

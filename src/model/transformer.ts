@@ -224,10 +224,18 @@ export const activationType = (recipe: Recipe): 'f32' | 'bf16' =>
   recipe.activations === 'fp32' ? 'f32' : 'bf16';
 
 /** Column of the largest value of each row of f32 [T, V]; the first of equals. */
-function largestOfRows({ data, rows, cols }: Tensor): Int32Array {
-  return Int32Array.from({ length: rows }, (_, row) => {
-    let best = row * cols;
-    for (let i = best + 1; i < (row + 1) * cols; i++) if (data[i]! > data[best]!) best = i;
-    return best - row * cols;
-  });
+function largestOfRows(logits: Tensor): Int32Array {
+  const { rows, cols } = logits;
+  const values = logits.data as Float32Array;
+  const columns = new Int32Array(rows);
+  for (let row = 0; row < rows; row++) {
+    let largest = Number.NEGATIVE_INFINITY;
+    for (let i = 0, at = row * cols; i < cols; i++, at++) {
+      if (values[at]! > largest) {
+        largest = values[at]!;
+        columns[row] = i;
+      }
+    }
+  }
+  return columns;
 }

@@ -84,12 +84,14 @@ export function linear(
   const y = tape.alloc([x.rows, n], options.output ?? x.dtype);
   const forward = () => backend.gemm(q, w.packed(recipe.fprop.weight, false), y, groups);
   forward();
+  tape.observer.linear?.(w, x, y);
   if (options.recompute) tape.dropAndRecompute(y, partsOf(q), forward);
   tape.record({
     name: w.name,
     outputs: [y],
     saved: partsOf(q),
     backward: () => {
+      tape.observer.linearBackward?.(w, y.grad!);
       const dy = quantizeNow(tape, y.grad!, recipe.dgrad.gradient);
       const weight = w.packed(recipe.dgrad.weight, true);
       tape.addGradInto(x, (dx, accumulate) => backend.gemm(dy, weight, dx, { ...groups, accumulate }));

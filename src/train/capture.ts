@@ -6,7 +6,7 @@ import type { Sample } from '../numerics/compare.js';
 
 /**
  * What `fathom train --capture` keeps of a run: RUN/capture/*.safetensors, in which a tensor is named KIND.WHAT, for
- * example `activations.layers.3.mlp.step100`. WHAT is free. Matrices are [rows, cols] with the contraction or, for
+ * example `activations.layers.3.mlp.down_proj.step100`. WHAT is free. Matrices are [rows, cols] with the contraction or, for
  * `combine`, the hidden size last.
  */
 export const CAPTURE_FOLDER = 'capture';

@@ -33,6 +33,10 @@ export interface RunOptions {
   stopAfter?: number;
   /** Go on with the run in `out`. */
   resume?: boolean;
+  /** Keep tensors of the last step of this process in `OUT/capture`. */
+  capture?: boolean;
+  /** Keep those of every so many steps too. */
+  captureEvery?: number;
 }
 
 /** What a run is, kept in `run.json` of its folder. */

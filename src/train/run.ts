@@ -11,6 +11,7 @@ import type { Progress } from '../report/progress.js';
 import type { Ui } from '../report/ui.js';
 import { count, rate } from '../report/units.js';
 import type { Backend } from '../tensor/backend.js';
+import { CAPTURE_FOLDER } from './capture.js';
 import { recipeOf, type TrainConfig, tokensPerStep } from './config.js';
 import { TrainingData } from './data.js';
 import { lossFigure } from './figure.js';
@@ -19,6 +20,7 @@ import { type Ledger, measureLedger, predictLedger } from './ledger.js';
 import { MetricsLog, readMetrics } from './metrics.js';
 import { openRun, type RunFile, type RunOptions } from './run-file.js';
 import { restoreLatest, saveState } from './state.js';
+import { removeCapturesAfter, StepCapture } from './step-capture.js';
 import { TensorBoardWriter } from './tensorboard.js';
 import { type StepResult, Trainer } from './trainer.js';
 
@@ -54,9 +56,9 @@ export async function runTraining(options: RunOptions, ui: Ui): Promise<TrainRes
   const run = openRun(options);
   const backend = selectBackend(options.backend ?? 'auto', options.threads);
   const data = await TrainingData.open(run, ui);
-  const session = new Session(run, backend, data, ui, options.resume ?? false);
+  const session = new Session(run, backend, data, ui, options);
   try {
-    return await session.loop(options.stopAfter ?? Number.POSITIVE_INFINITY);
+    return await session.loop();
   } finally {
     session.close();
     data.close();
@@ -75,6 +77,8 @@ class Session {
   private readonly curve: number[] = [];
   private readonly speeds: number[] = [];
   private readonly progress: Progress;
+  /** Steps in all when this process is done. */
+  private readonly end: number;
   private savedStep: number | undefined;
   private validated: { step: number; loss: number } | undefined;
   private signalled = false;
@@ -88,22 +92,23 @@ class Session {
     private readonly backend: Backend,
     private readonly data: TrainingData,
     ui: Ui,
-    resume: boolean,
+    private readonly options: RunOptions,
   ) {
     this.progress = ui.progress('train');
     this.predicted = predictLedger(run.config, run.model, backend);
     this.trainer = new Trainer(run.config, run.model, backend);
-    this.restore(resume);
+    this.restore(options.resume ?? false);
+    this.end = Math.min(run.config.steps, this.trainer.step + (options.stopAfter ?? run.config.steps));
+    removeCapturesAfter(this.captures, this.trainer.step);
     this.metrics = MetricsLog.open(path.join(run.out, 'metrics.jsonl'), this.trainer.step);
     this.board = new TensorBoardWriter(run.out);
     this.board.rewind(this.trainer.step);
     process.on('SIGINT', this.onSignal).on('SIGTERM', this.onSignal);
   }
 
-  async loop(stopAfter: number): Promise<TrainResult> {
+  async loop(): Promise<TrainResult> {
     const { config, trainer } = this;
-    const end = Math.min(config.steps, trainer.step + stopAfter);
-    while (trainer.step < end && !this.signalled) {
+    while (trainer.step < this.end && !this.signalled) {
       const before = trainer.step;
       this.oneStep();
       if (trainer.step > before) this.duties(trainer.step);
@@ -147,13 +152,15 @@ class Session {
 
   private oneStep(): void {
     const started = performance.now();
-    const result = this.trainer.trainStep(this.data.next(this.config.microBatches));
+    const capture = this.captureOfNextStep();
+    const result = this.trainer.trainStep(this.data.next(this.config.microBatches), capture?.observer);
     const speed = (tokensPerStep(this.config) * 1000) / (performance.now() - started);
     if (result.nonFinite) {
       this.recover(result);
       return;
     }
     this.health.judge(true);
+    capture?.write(this.captures);
     this.curve.push(result.loss);
     this.speeds.push(speed);
     this.report(result, speed);
@@ -162,6 +169,14 @@ class Session {
       total: this.config.steps,
       details: [`loss ${result.loss.toFixed(3)}`, rate(speed, 'tokens')],
     });
+  }
+
+  private captureOfNextStep(): StepCapture | undefined {
+    const step = this.trainer.step + 1;
+    const { capture, captureEvery } = this.options;
+    const due = captureEvery !== undefined && step % captureEvery === 0;
+    const last = step === this.end && (capture || captureEvery !== undefined);
+    return due || last ? new StepCapture(this.run.model, step) : undefined;
   }
 
   /** After a step that was given up: go on, or back to the last checkpoint with the data that follows. */
@@ -181,6 +196,7 @@ class Session {
     }
     this.metrics.rewind(saved.step);
     this.board.rewind(saved.step);
+    removeCapturesAfter(this.captures, saved.step);
     this.progress.note(
       `three bad steps in a row: back to the checkpoint of step ${saved.step}, skipping their data`,
     );
@@ -268,6 +284,10 @@ class Session {
 
   private get config(): TrainConfig {
     return this.run.config;
+  }
+
+  private get captures(): string {
+    return path.join(this.run.out, CAPTURE_FOLDER);
   }
 
   private get checkpoints(): string {

@@ -2,6 +2,7 @@ import { type Batch, Transformer } from '../model/transformer.js';
 import type { ModelConfig } from '../spec/model.js';
 import type { Recipe } from '../spec/precision.js';
 import type { Backend } from '../tensor/backend.js';
+import type { Observer } from '../tensor/observer.js';
 import { Pool } from '../tensor/pool.js';
 import { Tape } from '../tensor/tape.js';
 import { Tensor } from '../tensor/tensor.js';
@@ -56,9 +57,14 @@ export class Trainer {
     this.balancer = new LoadBalancer(this.model.routers);
   }
 
-  /** One optimizer step over the micro-batches; parameters stay as they were if anything is not finite. */
-  trainStep(batches: readonly Batch[]): StepResult {
-    const sums = batches.map((batch) => this.accumulate(batch, 1 / batches.length));
+  /**
+   * One optimizer step over the micro-batches; parameters stay as they were if anything is not finite.
+   * @param observer is shown the tensors of the first micro-batch
+   */
+  trainStep(batches: readonly Batch[], observer?: Observer): StepResult {
+    const sums = batches.map((batch, i) =>
+      this.accumulate(batch, 1 / batches.length, i === 0 ? observer : undefined),
+    );
     const result = this.summarise(sums);
     const gradients = this.optimizer.gradientNorm();
     result.gradientNorm = gradients.norm;
@@ -92,8 +98,8 @@ export class Trainer {
   }
 
   /** Forward and backward of one micro-batch, adding to the gradients. */
-  private accumulate(batch: Batch, scale: number): { loss: number; mtpLoss: number[] } {
-    const tape = new Tape(this.backend, this.pool, true);
+  private accumulate(batch: Batch, scale: number, observer?: Observer): { loss: number; mtpLoss: number[] } {
+    const tape = new Tape(this.backend, this.pool, true, observer);
     try {
       const ctx = this.model.context(tape, this.recipe, batch, this.config.recompute);
       const weights = { scale, mtp: mtpWeight(this.config, this.step), balance: this.config.balance.alpha };

@@ -79,11 +79,14 @@ export class ValidationSums {
 export function nodesReached(config: ModelConfig, choice: Choice): number {
   const perGroup = config.n_routed_experts / config.n_group;
   const choices = chosenExperts(choice);
-  const { rows, cols } = choice.slot;
+  const topK = choice.slot.cols;
+  /** The last token that reached each group. */
+  const reachedBy = new Int32Array(config.n_group).fill(-1);
   let sum = 0;
-  for (let t = 0; t < rows; t++) {
-    const groups = choices.subarray(t * cols, (t + 1) * cols).map((e) => Math.floor(e / perGroup));
-    sum += new Set(groups).size;
+  for (let i = 0; i < choices.length; i++) {
+    const [token, group] = [Math.floor(i / topK), Math.floor(choices[i]! / perGroup)];
+    if (reachedBy[group] !== token) sum++;
+    reachedBy[group] = token;
   }
   return sum;
 }

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -35,7 +35,7 @@ beforeAll(async () => {
   config = path.join(folder, 'two-steps.json');
   writeFileSync(config, JSON.stringify(SETTINGS));
   const train = ['train', '--config', config, ...DATA, '--out', run, '--seed', '3', ...ENGINE];
-  trained = (await fathomJson([...train, '--stop-after', '2'])) as unknown as TrainResult;
+  trained = (await fathomJson([...train, '--stop-after', '2', '--capture'])) as unknown as TrainResult;
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -50,6 +50,12 @@ describe('fathom train', () => {
     expect(trained.parameters.active).toBeLessThan(trained.parameters.total);
     expect(trained.tokensPerSecond).toBeGreaterThan(0);
     expect(trained.peakBytes).toBeGreaterThan(trained.memory.measured.total);
+  });
+
+  it('keeps tensors of its last step with --capture', async () => {
+    expect(readdirSync(path.join(run, 'capture'))).toEqual(['step-2.safetensors']);
+    const { kinds } = await fathomJson(['numerics', 'compare', '--formats', 'bf16', '--from-run', run]);
+    expect(kinds).toHaveLength(4);
   });
 
   it('goes on with --resume and prints the whole curve', async () => {
