@@ -29,6 +29,7 @@ const ROOMS: Record<string, { uses: readonly string[]; node?: boolean }> = {
     uses: ['errors', 'files', 'numerics', 'spec', 'report', 'plan', 'tensor', 'backend', 'text', 'model'],
     node: true,
   },
+  serve: { uses: ['errors', 'files', 'spec', 'text', 'infer'], node: true },
   bench: {
     uses: [
       'errors',
@@ -42,6 +43,7 @@ const ROOMS: Record<string, { uses: readonly string[]; node?: boolean }> = {
       'text',
       'model',
       'infer',
+      'serve',
       'train',
     ],
     node: true,

@@ -1,0 +1,118 @@
+import type { TokenDetail } from '../infer/engine.js';
+import { answer, type Format } from './answer.js';
+import { badRequest } from './errors.js';
+import type { Exchange } from './exchange.js';
+import type { Job } from './generation.js';
+import { offsetLogprobs } from './logprobs.js';
+import { type ServedModel, tokenLimit } from './model.js';
+import { samplingOf } from './sampling.js';
+import { type CompletionRequest, completionSchema } from './schema.js';
+import type { Service } from './service.js';
+import { validate } from './validation.js';
+
+/** As OpenAI's `max_tokens` where it is absent. */
+const DEFAULT_TOKENS = 16;
+
+/** `POST /v1/completions`. */
+export async function complete(service: Service, exchange: Exchange, given: object): Promise<void> {
+  const body = validate(completionSchema, given);
+  service.checkModel(body.model);
+  checkCombination(body);
+  const prompts = encodePrompts(body.prompt, service.model);
+  await answer(service, exchange, jobsOf(body, prompts, service), formatOf(body, prompts, service.model), {
+    stream: body.stream ?? false,
+    includeUsage: body.stream_options?.include_usage ?? false,
+  });
+}
+
+function checkCombination(body: CompletionRequest): void {
+  if (body.stream_options && !body.stream)
+    throw badRequest("The 'stream_options' parameter is only allowed with 'stream'.", 'stream_options');
+  if (body.best_of && body.best_of !== (body.n ?? 1))
+    throw badRequest(
+      "'best_of' other than 'n' is not supported by this server.",
+      'best_of',
+      'unsupported_value',
+    );
+  if (body.echo && typeof body.logprobs === 'number')
+    throw badRequest(
+      "'echo' with 'logprobs' is not supported by this server: it gives log-probabilities of new tokens only.",
+      'echo',
+      'unsupported_value',
+    );
+}
+
+/** Token ids of every prompt. */
+function encodePrompts(prompt: CompletionRequest['prompt'], model: ServedModel): number[][] {
+  if (typeof prompt === 'string') return [encode(prompt, model)];
+  if (typeof prompt[0] === 'number') return [known(prompt as number[], model)];
+  return (prompt as (string | number[])[]).map((p) =>
+    typeof p === 'string' ? encode(p, model) : known(p, model),
+  );
+}
+
+function encode(text: string, { tokenizer }: ServedModel): number[] {
+  const ids = [...tokenizer.encode(text)];
+  if (ids.length > 0) return ids;
+  throw badRequest("'prompt' is empty, and this tokenizer adds no first token.", 'prompt', 'invalid_value');
+}
+
+function known(ids: number[], { engine: { info } }: ServedModel): number[] {
+  const { vocab_size: size } = info.config;
+  const wrong = ids.find((id) => id >= size);
+  if (wrong === undefined) return ids;
+  throw badRequest(
+    `'prompt' has the token ${wrong}; the model knows 0 to ${size - 1}.`,
+    'prompt',
+    'invalid_value',
+  );
+}
+
+/** `n` alternatives of every prompt; with a seed, each alternative has one of its own. */
+function jobsOf(body: CompletionRequest, prompts: readonly number[][], { model }: Service): Job[] {
+  const alternatives = body.n ?? 1;
+  const sampling = samplingOf(body, model);
+  return prompts.flatMap((prompt, p) => {
+    const maxTokens = tokenLimit(model, prompt, body.max_tokens ?? DEFAULT_TOKENS, 'prompt');
+    return Array.from({ length: alternatives }, (_, alternative) => ({
+      index: p * alternatives + alternative,
+      alternative,
+      request: {
+        ...sampling,
+        ...(sampling.seed === undefined ? {} : { seed: sampling.seed + alternative }),
+        ...(typeof body.logprobs === 'number' ? { logprobs: body.logprobs } : {}),
+        prompt,
+        maxTokens,
+      },
+    }));
+  });
+}
+
+function formatOf(body: CompletionRequest, prompts: readonly number[][], { tokenizer }: ServedModel): Format {
+  const alternatives = body.n ?? 1;
+  const echoed = (job: Job) =>
+    body.echo
+      ? tokenizer.decode(prompts[Math.floor(job.index / alternatives)]!, { skipSpecialTokens: true })
+      : '';
+  const logprobs = offsetLogprobs();
+  const choice = (
+    job: Job,
+    text: string,
+    details: readonly TokenDetail[] | undefined,
+    reason: string | null,
+  ) => ({
+    index: job.index,
+    text,
+    logprobs: typeof body.logprobs === 'number' ? logprobs(job.index, details ?? []) : null,
+    finish_reason: reason,
+  });
+  return {
+    object: 'text_completion',
+    chunkObject: 'text_completion',
+    prefix: 'cmpl',
+    whole: (job, { text, details, reason }) => choice(job, echoed(job) + text, details, reason),
+    opening: (job) => (body.echo ? choice(job, echoed(job), [], null) : undefined),
+    piece: (job, text, details) => choice(job, text, details, null),
+    closing: (job, reason) => choice(job, '', [], reason),
+  };
+}
