@@ -21,7 +21,9 @@
       "native/dispatch_ops.cc",
       "native/loss_ops.cc",
       "native/optimizer_ops.cc",
-      "native/logfmt_ops.cc"
+      "native/logfmt_ops.cc",
+      "native/project.cc",
+      "native/project_ops.cc"
     ],
     "avx2_flags": ["-mavx2", "-mfma", "-mf16c", "-mbmi2"],
     "avx512_flags": [
@@ -53,7 +55,7 @@
     },
     {
       "target_name": "fathom",
-      "sources": ["native/addon.cc", "native/bind.cc", "native/isa.cc", "native/memory.cc", "native/pool.cc"],
+      "sources": ["native/addon.cc", "native/bind.cc", "native/isa.cc", "native/memory.cc", "native/pool.cc", "native/weights.cc"],
       "dependencies": ["kernels_portable"],
       "conditions": [
         ["target_arch=='x64'", {

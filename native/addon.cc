@@ -6,6 +6,7 @@
 //   forIsa(name) -> an object with the kernels of that level (tests)
 //   alloc(bytes) -> ArrayBuffer, uninitialised, 64-byte aligned, on huge pages from 2 MB on. V8 counts its bytes as
 //     external memory; they are given back after garbage collection, when the event loop next turns
+//   and those of weights.cc
 #define FATHOM_ISA_NS base
 #include "bind.h"
 #include "isa.h"
@@ -34,6 +35,8 @@ namespace amx {
 void register_kernels(const Exports& exports);
 }
 #endif
+
+void register_weights(const Exports& exports);
 
 namespace {
 
@@ -136,5 +139,6 @@ NAPI_MODULE_INIT() {
   add_function(target, "forIsa", for_isa, nullptr);
   add_function(target, "alloc", alloc, nullptr);
   base::bind(target, "setThreads", set_threads_checked);
+  register_weights(target);
   return exports;
 }

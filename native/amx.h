@@ -16,24 +16,32 @@
   asm volatile("tilestored %%tmm" #t ", (%0,%1,1)" ::"r"(base), "r"(static_cast<int64_t>(bytes)) : "memory")
 // C += A B for 16 x 32 BF16 times 32 x 16 BF16.
 #define FATHOM_TILE_DP(c, a, b) asm volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::)
+// C += A B for 16 x 64 times 64 x 16 signed bytes, in 32-bit integers.
+#define FATHOM_TILE_DP_INT8(c, a, b) asm volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::)
 /// Everything written so far is in memory before the tile loads that follow.
 #define FATHOM_TILE_BARRIER() asm volatile("" ::: "memory")
 
 namespace fathom {
 namespace FATHOM_ISA_NS {
 
-/// Palette 1 with all eight tiles at 16 rows of 64 bytes [Intel SDM vol. 1, 18.3]; once per thread.
-inline void ensure_tiles() {
-  static thread_local bool configured = false;
-  if (configured) return;
+/// Palette 1 [Intel SDM vol. 1, 18.3] with tiles of 16 rows: 4 and 5 of 64 bytes, the others of `columns` dwords, 1 to 16. Once per
+/// thread and change; what the tiles hold is lost then.
+inline void configure_tiles(int columns) {
+  static thread_local int configured = 0;
+  if (configured == columns) return;
+  const auto narrow = static_cast<uint16_t>(4 * columns);
   struct alignas(64) {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t bytes_per_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint16_t bytes_per_row[16] = {};
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
   } config;
+  for (int tile = 0; tile < 8; ++tile) config.bytes_per_row[tile] = tile == 4 || tile == 5 ? 64 : narrow;
   asm volatile("ldtilecfg %0" ::"m"(config) : "memory");
-  configured = true;
+  configured = columns;
 }
+
+/// All eight tiles at 16 rows of 64 bytes.
+inline void ensure_tiles() { configure_tiles(16); }
 
 }  // namespace FATHOM_ISA_NS
 }  // namespace fathom

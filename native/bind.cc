@@ -88,10 +88,11 @@ void read_argument(const Argument& from, bool& to) {
 }
 
 void read_argument(const Argument& from, std::string& to) {
-  char text[256];
   size_t length = 0;
-  if (napi_get_value_string_utf8(from.env, from.value, text, sizeof(text), &length) != napi_ok) wrong_type(from, "a string");
-  to.assign(text, length);
+  if (napi_get_value_string_utf8(from.env, from.value, nullptr, 0, &length) != napi_ok) wrong_type(from, "a string");
+  to.resize(length + 1);
+  napi_get_value_string_utf8(from.env, from.value, to.data(), to.size(), &length);
+  to.resize(length);
 }
 
 void read_argument(const Argument& from, std::vector<int64_t>& to) {
@@ -103,6 +104,26 @@ void read_argument(const Argument& from, std::vector<int64_t>& to) {
     napi_get_element(from.env, from.value, i, &element.value);
     read_argument(element, to[i]);
   }
+}
+
+void read_argument(const Argument& from, std::vector<Span>& to) {
+  uint32_t length = 0;
+  if (napi_get_array_length(from.env, from.value, &length) != napi_ok) wrong_type(from, "an array of typed arrays");
+  to.resize(length);
+  for (uint32_t i = 0; i < length; ++i) {
+    Argument element = from;
+    napi_get_element(from.env, from.value, i, &element.value);
+    read_argument(element, to[i]);
+  }
+}
+
+void read_argument(const Argument& from, const StoredWeight*& to) {
+  napi_valuetype type = napi_undefined;
+  void* data = nullptr;
+  napi_typeof(from.env, from.value, &type);
+  if (type != napi_external || napi_get_value_external(from.env, from.value, &data) != napi_ok) wrong_type(from, "a stored weight");
+  to = static_cast<const StoredWeight*>(data);
+  if (to->magic != StoredWeight::kMagic) wrong_type(from, "a stored weight");
 }
 
 napi_value write_result(napi_env env, double value) {

@@ -1,7 +1,8 @@
 // Turns a C++ function into a JavaScript one: bind(exports, "name", function).
 //
 // Arguments: TypedArray, null or undefined -> Span; number -> double, float, int64_t, int, bool (booleans too);
-// Array of numbers -> std::vector<int64_t>; string -> std::string. Results: void, double, int64_t, int, bool.
+// Array of numbers -> std::vector<int64_t>; Array of TypedArrays -> std::vector<Span>; string -> std::string; what storeWeight
+// gave -> const StoredWeight*. Results: void, double, int64_t, int, bool.
 // A C++ exception becomes a JavaScript Error with its message. The conversions live in bind.cc, compiled for the
 // baseline; only the glue below is instantiated per instruction-set level.
 #pragma once
@@ -14,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "stored_weight.h"
 #include "types.h"
 
 namespace fathom {
@@ -40,6 +42,8 @@ void read_argument(const Argument& from, int& to);
 void read_argument(const Argument& from, bool& to);
 void read_argument(const Argument& from, std::string& to);
 void read_argument(const Argument& from, std::vector<int64_t>& to);
+void read_argument(const Argument& from, std::vector<Span>& to);
+void read_argument(const Argument& from, const StoredWeight*& to);
 
 napi_value write_result(napi_env env, double value);
 napi_value write_result(napi_env env, bool value);

@@ -19,10 +19,10 @@ constexpr const char* kNames[] = {"portable", "avx2", "avx512", "amx"};
 
 #if defined(__x86_64__) && defined(FATHOM_X86_LEVELS)
 
-// Intel SDM vol. 2A, CPUID leaf 7, sub-leaf 0: EDX bit 22 AMX-BF16, bit 24 AMX-TILE.
+// Intel SDM vol. 2A, CPUID leaf 7, sub-leaf 0: EDX bit 22 AMX-BF16, bit 24 AMX-TILE, bit 25 AMX-INT8.
 bool cpu_has_amx() {
   unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1);
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1);
 }
 
 // Whether the kernels for it were built and the system allows them. Linux, Documentation/arch/x86/xstate.rst: ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18.

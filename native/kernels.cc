@@ -18,6 +18,7 @@ void register_kernels(const Exports& exports) {
   register_loss(exports);
   register_optimizer(exports);
   register_logfmt(exports);
+  register_project(exports);
 }
 
 }  // namespace FATHOM_ISA_NS

@@ -24,6 +24,7 @@ void register_dispatch(const Exports& exports);
 void register_loss(const Exports& exports);
 void register_optimizer(const Exports& exports);
 void register_logfmt(const Exports& exports);
+void register_project(const Exports& exports);
 
 }  // namespace FATHOM_ISA_NS
 }  // namespace fathom

@@ -1,4 +1,5 @@
 import type { Operand } from '../spec/precision.js';
+import type { InferenceOps } from './inference.js';
 import type { DType, Tensor } from './tensor.js';
 
 /**
@@ -88,7 +89,7 @@ export interface AdamWStep {
   biasCorrection2: number;
 }
 
-export interface Backend {
+export interface Backend extends InferenceOps {
   readonly name: 'reference' | 'native';
 
   /** Uninitialised memory of at least `bytes`, aligned for the backend's kernels. */

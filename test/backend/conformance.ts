@@ -6,6 +6,7 @@ import { type Case, check, type Rule } from './conformance/harness.js';
 import { linearOps } from './conformance/linear.js';
 import { moeOps } from './conformance/moe.js';
 import { rowOps } from './conformance/rows.js';
+import { storedOps } from './conformance/stored.js';
 
 /** What to leave out, by op, with the reason, which is printed. */
 export type ConformanceOptions = { skip?: Partial<Record<keyof Backend, string>> };
@@ -15,7 +16,7 @@ let suite: Map<string, (Case | Rule)[]> | undefined;
 
 function collect(): Map<string, (Case | Rule)[]> {
   const byOp = new Map<string, (Case | Rule)[]>();
-  for (const family of [linearOps, rowOps, attentionOps, moeOps, endOps]) {
+  for (const family of [linearOps, rowOps, attentionOps, moeOps, endOps, storedOps]) {
     for (const test of family()) byOp.set(test.op, [...(byOp.get(test.op) ?? []), test]);
   }
   return byOp;

@@ -184,6 +184,9 @@ export interface Kernels {
   /** Returns the first tile whose header is damaged, or -1. */
   logfmtDecode(wire: Data, cols: number, bits: number, out: Data): number;
 
+  /** `weight` is what storeWeight gave. */
+  project(weight: unknown, x: Data, m: number, y: Data, offsets: Optional, accumulate: boolean): void;
+
   /**
    * Measured now, on all threads: operations per second of a unit (0 where the level lacks it), or bytes per second
    * of memory; a copy counts bytes read and bytes written.
@@ -201,6 +204,21 @@ export interface Addon extends Kernels {
   forIsa(isa: InstructionSet): Kernels;
   /** Uninitialised memory, aligned to 64 bytes, to 2 MB where larger. */
   alloc(bytes: number): ArrayBuffer;
+  /** Private pages of a file, read when touched. */
+  mapFile(path: string, position: number, bytes: number): ArrayBuffer;
+  residentBytes(bytes: Uint8Array): number;
+  forgetPages(bytes: Uint8Array): void;
+  /** A handle that reads codes and scales where they are; the caller keeps them. Lists have one element for each piece. */
+  storeWeight(
+    format: number,
+    n: number,
+    k: number,
+    starts: number[],
+    rows: number[],
+    firsts: number[],
+    codes: Uint8Array[],
+    scales: (Uint8Array | undefined)[],
+  ): unknown;
 }
 
 /** build/Release/fathom.node of the package, seen from src/ and from dist/ alike. */

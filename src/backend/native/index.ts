@@ -8,6 +8,7 @@ import {
   loadAddon,
   SCALE_CODES,
 } from './addon.js';
+import { inferenceOps } from './inference.js';
 
 /** The native backend, or undefined where the addon is not built. @param isa a lower level than the best, for tests */
 export function loadNativeBackend(isa?: InstructionSet): Backend | undefined {
@@ -27,6 +28,7 @@ export function nativeBackend(addon: Addon, threads?: number, isa?: InstructionS
     ...attentionOps(kernels),
     ...expertOps(kernels),
     ...endOps(kernels),
+    ...inferenceOps(addon, kernels),
   };
 }
 

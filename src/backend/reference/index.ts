@@ -8,6 +8,7 @@ import { rmsNorm, rmsNormBackward } from './norm.js';
 import { adamw, sumOfSquares } from './optimizer.js';
 import { dequantize, packedSizes, packWeight, quantize } from './quantize.js';
 import { rope } from './rope.js';
+import { forgetPages, mapFile, project, residentBytes, storeWeight } from './stored.js';
 
 /**
  * The reference backend: every op in plain TypeScript, computed in double precision and rounded when stored. It
@@ -51,4 +52,10 @@ export const referenceBackend: Backend = {
   crossEntropy,
   sumOfSquares,
   adamw,
+
+  mapFile,
+  residentBytes,
+  forgetPages,
+  storeWeight,
+  project,
 };

@@ -1,0 +1,71 @@
+import type { WeightFormat } from '../spec/serving.js';
+import type { Tensor } from './tensor.js';
+
+/**
+ * The inference part of the op contract: weights that stay where they lie, and products with them.
+ *
+ * Legend: a weight is G matrices [N, K]; M tokens.
+ */
+
+/**
+ * Rows of a matrix that lie together, in memory of a mapped file or of the backend. R rows, row-major:
+ *
+ * | format | codes                                        | scales                                                        |
+ * | ------ | -------------------------------------------- | ------------------------------------------------------------- |
+ * | fp32   | f32 [R, K]                                   |                                                               |
+ * | bf16   | bf16 [R, K]                                  |                                                               |
+ * | fp8    | E4M3 [R, K]                                  | f32 per 128×128 block of the tensor that holds the rows       |
+ * | int8   | −127..127, two's complement [R, K]           | f32 [R, ceil(K/128)]                                          |
+ * | q4     | panels [ceil(R/16), ceil(K/64), 576]         | in the panels                                                 |
+ *
+ * A q4 panel is 16 rows × 64 columns, columns and rows beyond the matrix being zero (code 8): 512 bytes of codes 0..15 for
+ * −8..7 and 2 × 16 BF16 scales. Byte i (0..63) of line j (0..7) holds row ⌊i/4⌋, column 8j + i mod 4 in its low half and the
+ * column 4 further in its high half. The first 16 scales are those of the rows for columns 0..31, the others for 32..63.
+ */
+export interface WeightPiece {
+  readonly rows: number;
+  /** Row of its tensor that the first row is; the blocks of fp8 count from the tensor's first. */
+  readonly first: number;
+  /** Bytes, at any alignment. */
+  readonly codes: Uint8Array;
+  readonly scales?: Uint8Array | undefined;
+}
+
+/** A weight as the backend's kernels read it. */
+export interface StoredWeight {
+  readonly format: WeightFormat;
+  readonly groups: number;
+  readonly n: number;
+  readonly k: number;
+  /** Bytes of codes and scales. */
+  readonly bytes: number;
+  /** Pieces of each group, top to bottom. */
+  readonly pieces: readonly (readonly WeightPiece[])[];
+  /** The backend's own. */
+  readonly handle: unknown;
+}
+
+export interface InferenceOps {
+  /**
+   * Bytes of a file, mapped where the system can: pages are read when they are touched and may be dropped again. Changes stay
+   * private. @throws Error when the file is shorter than asked for
+   */
+  mapFile(path: string, position: number, bytes: number): ArrayBuffer;
+  /** How many of these bytes of a mapped file are in memory now. */
+  residentBytes(bytes: Uint8Array): number;
+  /** These bytes of a mapped file are not needed for now. */
+  forgetPages(bytes: Uint8Array): void;
+  /** Makes a weight of pieces where they lie; all groups have the same number of rows. */
+  storeWeight(format: WeightFormat, k: number, groups: readonly (readonly WeightPiece[])[]): StoredWeight;
+  /**
+   * y[m, :] (+)= x[m, :] · W_gᵀ for the rows m of each group g; x, y f32 or bf16, [M, K] and [M, N]. Rows
+   * offsets[g]..offsets[g+1] belong to group g (i32 [G+1]); without offsets G = 1.
+   *
+   * Sums are FP32. fp32: x as it is; bf16, fp8: x may be rounded to BF16, as the unit takes it; int8, q4: x is quantised to −127..127 with
+   * one FP32 scale per row and 128 columns (absmax / 127, to nearest even), products are summed exactly as integers
+   * over 128 (q4: 32) columns, then scaled and added in FP32, columns in ascending order.
+   *
+   * A row of y depends on its row of x alone, bit for bit: not on M, its place, or the rows beside it.
+   */
+  project(x: Tensor, w: StoredWeight, y: Tensor, options?: { offsets?: Tensor; accumulate?: boolean }): void;
+}
