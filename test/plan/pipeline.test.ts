@@ -23,7 +23,8 @@ describe.each(SCHEDULE_NAMES)('%s', (name) => {
   it.each(SIZES)(
     'on %i devices with %i micro-batches waits as long as its formula says',
     (devices, count) => {
-      for (const times of TIMES) {
+      // ZB-V has a formula for equal passes only.
+      for (const times of name === 'zb-v' ? TIMES.slice(0, 1) : TIMES) {
         const { bubbles } = simulate(makeSchedule(name, devices, count), times);
         expect(Math.max(...bubbles)).toBe(bubbleSeconds(name, devices, times));
       }

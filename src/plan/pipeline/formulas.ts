@@ -2,6 +2,7 @@ import { dualPipe, dualPipeV } from './dualpipe.js';
 import { gpipe, interleaved, oneForwardOneBackward, zeroBubbleH1 } from './orders.js';
 import type { Schedule, ScheduleName } from './schedule.js';
 import type { PassTimes } from './simulate.js';
+import { zeroBubbleV } from './zero-bubble-v.js';
 
 /** A schedule by name. @param chunks stages a device, of `interleaved` only */
 export function makeSchedule(
@@ -19,6 +20,8 @@ export function makeSchedule(
       return interleaved(devices, microBatches, chunks);
     case 'zb-h1':
       return zeroBubbleH1(devices, microBatches);
+    case 'zb-v':
+      return zeroBubbleV(devices, microBatches);
     case 'dualpipe':
       return dualPipe(devices, microBatches);
     case 'dualpipe-v':
@@ -30,7 +33,8 @@ export function makeSchedule(
  * Seconds that the device with the most waiting has nothing to do, sending for free; `times` are those of one stage.
  * 1F1B, ZB1P and DualPipe: [TR §3.2 table 2]; interleaved: its own paper [arXiv 2104.04473 §2.2], stages being chunks.
  * The event simulation gives the same (test/plan/pipeline.test.ts), except that ZB-H1 waits a little longer where W fits neither
- * F nor the rest of B, and its gaps are not filled to the end.
+ * F nor the rest of B, and its gaps are not filled to the end. ZB-V: only for F, W and the rest of B equally long, as its paper
+ * has it; what is left is the way of the first pass to the last device [arXiv 2401.10241 §6].
  */
 export function bubbleSeconds(name: ScheduleName, devices: number, times: PassTimes): number {
   const { forward: F, backward: B, backwardWeights: W } = times;
@@ -42,6 +46,8 @@ export function bubbleSeconds(name: ScheduleName, devices: number, times: PassTi
       return (devices - 1) * (F + B);
     case 'zb-h1':
       return (devices - 1) * (F + B - 2 * W);
+    case 'zb-v':
+      return (devices - 1) * F;
     case 'dualpipe':
       return (devices / 2 - 1) * (FB + B - 3 * W);
     case 'dualpipe-v':
@@ -64,6 +70,8 @@ export function peakActivations(
       return devices;
     case 'interleaved':
       return Math.min(devices * chunks + devices - 1, microBatches * chunks);
+    case 'zb-v':
+      return 2 * devices;
     case 'dualpipe':
       return devices + 1;
     case 'dualpipe-v':

@@ -34,5 +34,13 @@ export interface Schedule {
   orders: readonly (readonly Work[])[];
 }
 
-export const SCHEDULE_NAMES = ['gpipe', '1f1b', 'interleaved', 'zb-h1', 'dualpipe', 'dualpipe-v'] as const;
+export const SCHEDULE_NAMES = [
+  'gpipe',
+  '1f1b',
+  'interleaved',
+  'zb-h1',
+  'zb-v',
+  'dualpipe',
+  'dualpipe-v',
+] as const;
 export type ScheduleName = (typeof SCHEDULE_NAMES)[number];
