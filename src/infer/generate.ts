@@ -3,7 +3,7 @@ import { Random } from '../numerics/random.js';
 import type { Recipe } from '../spec/precision.js';
 import type { Tokenizer } from '../text/tokenizer.js';
 import { Decoder } from './decoder.js';
-import { type Sampling, sample } from './sampler.js';
+import { type Sampling, sample } from './old-sampler.js';
 
 export interface GenerateOptions extends Sampling {
   /** Tokens to add at most. */

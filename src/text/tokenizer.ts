@@ -39,6 +39,10 @@ const MAX_CACHED_PIECES = 300_000;
 /** Longer pieces rarely repeat. */
 const MAX_CACHED_LENGTH = 64;
 
+/** How SentencePiece spells a byte that no token covers, and a blank. */
+const BYTE_FALLBACK = /^<0x([0-9A-F]{2})>$/;
+const METASPACE = '\u2581';
+
 export class Tokenizer {
   /** One more than the largest id: the number of embedding rows that a model needs at least. */
   readonly vocabSize: number;
@@ -156,6 +160,24 @@ export class Tokenizer {
   /** The spelling of an id in the vocabulary (byte alphabet), if it has one. */
   idToToken(id: number): string | undefined {
     return this.library.model.vocab[id];
+  }
+
+  /** Whether an id is a special token (bos, eos, ...), which stands for no text. */
+  isSpecial(id: number): boolean {
+    return this.specialIds.has(id);
+  }
+
+  /**
+   * The bytes that a token adds to a text; of a special token those of its name. Exact for byte-level and byte-fallback
+   * vocabularies, as good as a token can be shown alone for others.
+   */
+  tokenBytes(id: number): Uint8Array {
+    const known = this.bytes?.get(id);
+    if (known) return known;
+    const token = this.idToToken(id) ?? '';
+    const byte = BYTE_FALLBACK.exec(token);
+    if (byte) return Uint8Array.of(Number.parseInt(byte[1]!, 16));
+    return new TextEncoder().encode(token.replaceAll(METASPACE, ' '));
   }
 
   private visible(ids: ArrayLike<number>, { skipSpecialTokens = false }: DecodeOptions): number[] {

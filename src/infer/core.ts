@@ -1,0 +1,209 @@
+import type { Tensor } from '../tensor/tensor.js';
+import type { EngineStats, FinishReason } from './engine.js';
+import { logprobsOf } from './logprobs.js';
+import type { ModelRunner } from './runner.js';
+import { Sampler } from './sampler.js';
+import { type Portion, Scheduler } from './scheduler.js';
+import type { Sequence } from './sequence.js';
+import { draftBatch, type KeptRows, keptHidden, stepBatch } from './step-batch.js';
+
+export interface CoreSettings {
+  maxBatch: number;
+  maxQueue: number;
+  prefillTokens: number;
+  mixedPrefillTokens: number;
+  /** Draft with the model's MTP module where it has one. */
+  speculative: boolean;
+}
+
+/** What a step did to one sequence. */
+interface Advance {
+  kept: KeptRows;
+  /** Why the sequence ends, if it does. */
+  ends: FinishReason | Error | undefined;
+}
+
+/**
+ * Sequences of token ids through a model: in each step every running sequence gets one token, or two where the one that
+ * the MTP module drafted was right. Text and events are the business of who submits.
+ *
+ * A step of the main model computes t_n, the last known token, and behind it the draft of t_{n+1}, in one batch with
+ * all other sequences. Row n says what t_{n+1} should be: a right draft is accepted, and row n+1 gives t_{n+2}; a wrong
+ * one is replaced, and its place in the cache is written again. The MTP module then reads the hidden states of
+ * the accepted rows with the tokens after them, and drafts anew [TR §2.2, §2.3.3].
+ */
+export class EngineCore {
+  readonly scheduler: Scheduler;
+  /** Whether the engine drafts. */
+  readonly speculative: boolean;
+  private readonly sampler: Sampler;
+  private readonly counters = {
+    steps: 0,
+    batchedSequences: 0,
+    generatedTokens: 0,
+    draftedTokens: 0,
+    acceptedTokens: 0,
+  };
+
+  constructor(
+    private readonly runner: ModelRunner,
+    settings: CoreSettings,
+  ) {
+    this.speculative = settings.speculative && runner.draftDepth > 0;
+    this.sampler = new Sampler(runner.config.vocab_size);
+    const { pages, pageTokens } = runner.cache;
+    this.scheduler = new Scheduler({
+      ...settings,
+      pages,
+      pageTokens,
+      lookahead: this.speculative ? 1 : 0,
+      copyPage: (from, to) => runner.copyPage(from, to),
+    });
+  }
+
+  get idle(): boolean {
+    return this.scheduler.running.length + this.scheduler.waiting.length === 0;
+  }
+
+  /** @throws QueueFullError */
+  submit(sequence: Sequence): void {
+    this.scheduler.add(sequence);
+  }
+
+  /** Ends a sequence at once; nothing where it has ended already. */
+  cancel(sequence: Sequence): void {
+    if (sequence.state !== 'ended') this.end(sequence, 'cancelled');
+  }
+
+  /** Ends everything with an error. */
+  fail(error: Error): void {
+    for (const sequence of [...this.scheduler.running, ...this.scheduler.waiting]) this.end(sequence, error);
+  }
+
+  /** Computes the masks that the next step needs. */
+  async prepare(): Promise<void> {
+    for (const { settings } of [...this.scheduler.running]) await settings.constraint?.refresh();
+  }
+
+  /** One step of all running sequences; there must be one. */
+  step(): void {
+    const portions = this.scheduler.plan();
+    if (portions.length === 0) throw new Error('requests wait and none can go on');
+    this.counters.steps++;
+    this.counters.batchedSequences += portions.length;
+    const { logits, hidden } = this.runner.step(stepBatch(portions));
+    const advances = this.advanceAll(portions, logits);
+    if (this.speculative) this.draftAll(advances, hidden);
+    for (const { kept, ends } of advances) {
+      kept.sequence.filled = kept.sequence.cached;
+      if (ends) this.end(kept.sequence, ends);
+      else if (kept.from < kept.sequence.settings.prompt.length) this.scheduler.share(kept.sequence);
+    }
+  }
+
+  stats(): EngineStats {
+    const { running, waiting, allocator, promptTokens, cachedTokens } = this.scheduler;
+    return {
+      ...this.counters,
+      promptTokens,
+      cachedTokens,
+      running: running.length,
+      waiting: waiting.length,
+      cachePages: allocator.total,
+      cachePagesUsed: allocator.used,
+    };
+  }
+
+  private end(sequence: Sequence, reason: FinishReason | Error): void {
+    this.scheduler.remove(sequence);
+    sequence.settings.constraint?.dispose();
+    if (reason instanceof Error) sequence.sink.failed(reason);
+    else sequence.sink.done(reason);
+  }
+
+  /** @param logits f32 [wanted, V] */
+  private advanceAll(portions: readonly Portion[], logits: Tensor): Advance[] {
+    let [row, wanted] = [0, 0];
+    return portions.map((portion) => {
+      const { sequence, count, drafted, complete } = portion;
+      const from = sequence.cached;
+      const samples = complete ? (drafted ? 2 : 1) : 0;
+      const rows = Array.from({ length: samples }, (_, i) => rowOf(logits, wanted + i));
+      sequence.cached += count;
+      const ends = complete ? this.sampleSafely(sequence, rows) : undefined;
+      // Tokens that are kept although they are not: end tokens, which `tokens` does not hold.
+      const end = Math.min(sequence.cached, sequence.tokens.length - 1);
+      const drafts = complete && !ends && sequence.mayDraft;
+      const kept = { sequence, row, from, count: Math.max(0, end - from), drafts };
+      row += count + (drafted ? 1 : 0);
+      wanted += samples;
+      return { kept, ends };
+    });
+  }
+
+  private sampleSafely(sequence: Sequence, rows: readonly Float32Array[]): FinishReason | Error | undefined {
+    try {
+      return this.sample(sequence, rows);
+    } catch (error) {
+      return error as Error;
+    }
+  }
+
+  /** The next token, and the one after it where the drafted token is right. @param rows f32 [V] each */
+  private sample(sequence: Sequence, rows: readonly Float32Array[]): FinishReason | undefined {
+    const { draft, random, history, settings } = sequence;
+    if (!draft) return this.sampleOne(sequence, rows[0]!);
+    sequence.draft = undefined;
+    this.countDraft(sequence);
+    const before = this.raw(sequence, rows[0]!);
+    const found = this.sampler.verify(draft, rows[0]!, settings.sampling, history, random);
+    const ends = this.push(sequence, found.token, before);
+    if (!found.accepted) return ends;
+    sequence.acceptedTokens++;
+    this.counters.acceptedTokens++;
+    if (ends) return ends;
+    sequence.cached++;
+    return this.sampleOne(sequence, rows[1]!);
+  }
+
+  private sampleOne(sequence: Sequence, logits: Float32Array): FinishReason | undefined {
+    const { random, history, settings } = sequence;
+    const before = this.raw(sequence, logits);
+    const mask = settings.constraint?.mask;
+    return this.push(sequence, this.sampler.sample(logits, settings.sampling, history, random, mask), before);
+  }
+
+  /** The logits as the model gave them, where log-probabilities are wanted: sampling overwrites them. */
+  private raw({ settings }: Sequence, logits: Float32Array): Float32Array | undefined {
+    return settings.logprobs === undefined ? undefined : logits.slice();
+  }
+
+  private push(sequence: Sequence, id: number, raw: Float32Array | undefined): FinishReason | undefined {
+    this.counters.generatedTokens++;
+    const logprobs = raw ? logprobsOf(raw, id, sequence.settings.logprobs!) : undefined;
+    return sequence.push({ id, logprobs });
+  }
+
+  private countDraft(sequence: Sequence): void {
+    sequence.draftedTokens++;
+    this.counters.draftedTokens++;
+  }
+
+  /** Takes the MTP module over the kept rows and draws the drafts. @param hidden [M, D] of the step */
+  private draftAll(advances: readonly Advance[], hidden: Tensor): void {
+    const kept = advances.map((advance) => advance.kept).filter(({ count }) => count > 0);
+    if (kept.length === 0) return;
+    const { logits } = this.runner.draft(draftBatch(kept), keptHidden(kept, hidden));
+    kept
+      .filter(({ drafts }) => drafts)
+      .forEach(({ sequence }, w) => {
+        const { history, random, settings } = sequence;
+        const row = rowOf(logits, w);
+        sequence.draft = this.sampler.draft(row, settings.sampling, history, random);
+      });
+  }
+}
+
+/** Row of logits [rows, V]; may be overwritten. */
+const rowOf = (logits: Tensor, row: number): Float32Array =>
+  logits.rowsView(row, row + 1).data as Float32Array;

@@ -1,0 +1,98 @@
+import { Random } from '../numerics/random.js';
+import type { FinishReason } from './engine.js';
+import type { Constraint } from './grammar.js';
+import type { IdLogprob } from './logprobs.js';
+import type { Draft, History } from './sampler.js';
+import type { Sampling } from './sampling-options.js';
+import { TokenList } from './token-list.js';
+
+/** A generated token and, where asked for, its log-probability and the most likely ones. */
+export interface NewToken {
+  id: number;
+  logprobs: (IdLogprob & { top: IdLogprob[] }) | undefined;
+}
+
+/** Where the tokens of a sequence go. */
+export interface Sink {
+  /** A token; the answer 'stop' ends the sequence. */
+  token(token: NewToken): 'stop' | undefined;
+  /** The sequence has ended and holds nothing any more. */
+  done(reason: FinishReason): void;
+  /** The sequence has ended because of a failure. */
+  failed(error: Error): void;
+}
+
+export interface SequenceSettings {
+  prompt: Int32Array;
+  sampling: Sampling;
+  seed: number;
+  /** Length of prompt and continuation at most. */
+  maxLength: number;
+  /** Tokens that end the sequence; not part of the continuation. */
+  endTokens: ReadonlySet<number>;
+  /** Most likely tokens to report; undefined: no log-probabilities. */
+  logprobs: number | undefined;
+  /** What the continuation must look like. */
+  constraint: Constraint | undefined;
+}
+
+/** One running or waiting request, as token ids. */
+export class Sequence {
+  /** Prompt and continuation. */
+  readonly tokens: TokenList;
+  readonly random: Random;
+  readonly history: History;
+  /** Pages that this sequence holds, in order. */
+  pages: number[] = [];
+  /** Positions in the cache of the main model. */
+  cached = 0;
+  /** Positions that all cache layers hold, an MTP module's included. */
+  filled = 0;
+  /** The drafted token that follows `tokens`. */
+  draft: Draft | undefined;
+  /** Positions found in the cache at admission. */
+  reused = 0;
+  draftedTokens = 0;
+  acceptedTokens = 0;
+  /** Place in the order of arrival. */
+  order = -1;
+  /** `new` until it runs for the first time; `waiting` when its pages were given to others meanwhile. */
+  state: 'new' | 'waiting' | 'running' | 'ended' = 'new';
+  private readonly counts = new Map<number, number>();
+
+  constructor(
+    readonly settings: SequenceSettings,
+    readonly sink: Sink,
+  ) {
+    this.tokens = new TokenList(settings.prompt);
+    this.random = new Random(settings.seed);
+    this.history = { prompt: settings.prompt, continuation: this.counts };
+  }
+
+  /** Tokens of the continuation. */
+  get generated(): number {
+    return this.tokens.length - this.settings.prompt.length;
+  }
+
+  /** Known tokens that are not in the cache yet; the last one gives the next token's logits. */
+  get remaining(): number {
+    return this.tokens.length - this.cached;
+  }
+
+  /** Whether drafting may pay: at least two more tokens are wanted, and no grammar decides over each. */
+  get mayDraft(): boolean {
+    return !this.settings.constraint && this.tokens.length + 2 <= this.settings.maxLength;
+  }
+
+  /** Takes a sampled token. @returns why the sequence ends with it, if it does */
+  push(token: NewToken): FinishReason | undefined {
+    const { endTokens, maxLength, constraint } = this.settings;
+    constraint?.accept(token.id);
+    if (endTokens.has(token.id)) return 'stop';
+    this.tokens.push(token.id);
+    this.counts.set(token.id, (this.counts.get(token.id) ?? 0) + 1);
+    const stopped = this.sink.token(token);
+    if (stopped || constraint?.complete) return 'stop';
+    return this.tokens.length >= maxLength ? 'length' : undefined;
+  }
+}

@@ -1,0 +1,90 @@
+import { Tensor, type TensorData } from '../tensor/tensor.js';
+import type { StepBatch } from './runner.js';
+import type { Portion } from './scheduler.js';
+import type { Sequence } from './sequence.js';
+
+/** Rows of a step whose positions stay in the cache. Legend as in `runner.ts`: M rows, D hidden size. */
+export interface KeptRows {
+  sequence: Sequence;
+  /** First row of the sequence in the step. */
+  row: number;
+  /** Position of that row. */
+  from: number;
+  count: number;
+  /** Whether a token is to be drafted behind them. */
+  drafts: boolean;
+}
+
+/** Rows of one sequence in a batch to build. */
+interface Part {
+  sequence: Sequence;
+  /** Position of the first row. */
+  from: number;
+  tokens: ArrayLike<number>;
+  /** How many of the last rows need logits. */
+  wanted: number;
+}
+
+/** The main model's batch: known tokens, and drafted ones to be verified behind them. */
+export function stepBatch(portions: readonly Portion[]): StepBatch {
+  return build(
+    portions.map(({ sequence, count, drafted, complete }) => {
+      const { cached, tokens, draft } = sequence;
+      const known = tokens.view.subarray(cached, cached + count);
+      return {
+        sequence,
+        from: cached,
+        tokens: drafted ? [...known, draft!.token] : known,
+        wanted: complete ? (drafted ? 2 : 1) : 0,
+      };
+    }),
+  );
+}
+
+/** The MTP module's batch: at each kept position the token after it. */
+export function draftBatch(kept: readonly KeptRows[]): StepBatch {
+  return build(
+    kept.map(({ sequence, from, count, drafts }) => ({
+      sequence,
+      from,
+      tokens: sequence.tokens.view.subarray(from + 1, from + count + 1),
+      wanted: drafts ? 1 : 0,
+    })),
+  );
+}
+
+function build(parts: readonly Part[]): StepBatch {
+  const bounds = new Int32Array(parts.length + 1);
+  const wanted: number[] = [];
+  parts.forEach((part, s) => {
+    const end = bounds[s]! + part.tokens.length;
+    bounds[s + 1] = end;
+    for (let row = end - part.wanted; row < end; row++) wanted.push(row);
+  });
+  const tokens = new Int32Array(bounds[parts.length]!);
+  parts.forEach((part, s) => {
+    tokens.set(part.tokens, bounds[s]!);
+  });
+  return {
+    tokens,
+    bounds,
+    lengths: parts.map(({ from }) => from),
+    pages: parts.map(({ sequence }) => Int32Array.from(sequence.pages)),
+    wanted: Int32Array.from(wanted),
+  };
+}
+
+/** The kept rows of `hidden` [M, D], close together; `hidden` itself where all are kept. */
+export function keptHidden(kept: readonly KeptRows[], hidden: Tensor): Tensor {
+  const rows = kept.reduce((n, { count }) => n + count, 0);
+  if (rows === hidden.rows) return hidden;
+  const out = Tensor.zeros([rows, hidden.cols], hidden.dtype);
+  let at = 0;
+  for (const { row, count } of kept) {
+    out
+      .rowsView(at, at + count)
+      .data.set(hidden.rowsView(row, row + count).data as TensorData & ArrayLike<number>);
+    at += count;
+  }
+  return out;
+}
