@@ -1,5 +1,6 @@
 import type { Tensor } from '../tensor/tensor.js';
 import type { EngineStats, FinishReason } from './engine.js';
+import type { Constraint } from './grammar.js';
 import { logprobsOf } from './logprobs.js';
 import type { ModelRunner } from './runner.js';
 import { Sampler } from './sampler.js';
@@ -80,9 +81,19 @@ export class EngineCore {
     for (const sequence of [...this.scheduler.running, ...this.scheduler.waiting]) this.end(sequence, error);
   }
 
-  /** Computes the masks that the next step needs. */
+  /** Brings what constraints allow up to date, before each step; ends sequences that are complete. */
   async prepare(): Promise<void> {
-    for (const { settings } of [...this.scheduler.running]) await settings.constraint?.refresh();
+    const constrained = this.scheduler.running.filter(({ settings }) => settings.constraint);
+    await Promise.all(constrained.map((sequence) => this.refresh(sequence, sequence.settings.constraint!)));
+  }
+
+  private async refresh(sequence: Sequence, constraint: Constraint): Promise<void> {
+    try {
+      await constraint.refresh();
+      if (constraint.complete && sequence.state !== 'ended') this.end(sequence, 'stop');
+    } catch (error) {
+      if (sequence.state !== 'ended') this.end(sequence, error as Error);
+    }
   }
 
   /** One step of all running sequences; there must be one. */

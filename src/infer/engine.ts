@@ -3,7 +3,7 @@ import type { CacheFormat, WeightFormat } from '../spec/serving.js';
 
 /** What a user of the engine sees; in this process or in a worker alike. */
 
-/** How the next token is chosen. Absent fields change nothing. */
+/** How the next token is chosen. Absent fields follow the model's generation_config.json, else they change nothing. */
 export interface SamplingOptions {
   /** 0 takes the most likely token; 1, the default, samples from the model's own distribution. */
   temperature?: number;
@@ -25,6 +25,15 @@ export interface SamplingOptions {
   seed?: number;
 }
 
+/**
+ * What the continuation must look like. `json_object`: any JSON object; `json_schema`: JSON that the schema allows
+ * (properties that it does not name are left out). Ends with the JSON, or cut off where `maxTokens` is reached.
+ */
+export type ResponseFormat =
+  | { type: 'text' }
+  | { type: 'json_object' }
+  | { type: 'json_schema'; schema: object };
+
 export interface GenerateRequest extends SamplingOptions {
   /** Text, or token ids. */
   prompt: string | readonly number[];
@@ -36,6 +45,7 @@ export interface GenerateRequest extends SamplingOptions {
   logprobs?: number;
   /** Do not end at the end-of-sequence token. */
   ignoreEos?: boolean;
+  responseFormat?: ResponseFormat;
 }
 
 export interface TokenLogprob {
@@ -84,7 +94,7 @@ export interface EngineOptions {
   cacheTokens?: number;
   /** Sequences that decode together at most. */
   maxBatch?: number;
-  /** Requests that wait at most; beyond, `generate` throws `QueueFullError`. */
+  /** Requests that wait at most; beyond, reading a request's events throws `QueueFullError`. */
   maxQueue?: number;
   /** Draft with the model's own MTP module; true where it has one. */
   speculative?: boolean;
@@ -96,6 +106,8 @@ export interface EngineInfo {
   /** Name of the model: that of its folder. */
   name: string;
   config: ModelConfig;
+  /** What its generation_config.json recommends: holds where a request leaves an option open. */
+  sampling: SamplingOptions;
   contextTokens: number;
   weightFormat: WeightFormat;
   weightBytes: number;
@@ -125,7 +137,11 @@ export interface EngineStats {
 
 export interface Engine {
   readonly info: EngineInfo;
-  /** Starts at once; iterating reads the events. Ending the iteration early or aborting the signal frees the request's slot. */
+  /**
+   * Starts at once; iterating reads the events. Ending the iteration early frees the request's slot at once; so does
+   * aborting the signal, upon which the events end with reason 'cancelled'. What is wrong with a request is thrown by the
+   * first read: `UserError` for what it asks for, `QueueFullError` where it has to come again later.
+   */
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<GenerateEvent>;
   stats(): Promise<EngineStats>;
   /** Ends when the running requests have. */
@@ -133,4 +149,6 @@ export interface Engine {
 }
 
 /** The queue is full; try again later. */
-export class QueueFullError extends Error {}
+export class QueueFullError extends Error {
+  override name = 'QueueFullError';
+}

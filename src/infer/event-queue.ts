@@ -16,7 +16,8 @@ export class EventQueue implements AsyncIterableIterator<GenerateEvent> {
   push(event: GenerateEvent): void {
     if (this.ended) return;
     const last = this.events.at(-1);
-    if (event.type === 'text' && last?.type === 'text') this.events[this.events.length - 1] = join(last, event);
+    if (event.type === 'text' && last?.type === 'text')
+      this.events[this.events.length - 1] = join(last, event);
     else this.events.push(event);
     this.ended = event.type === 'done';
     this.wake?.();

@@ -32,14 +32,17 @@ export function openModel(folder: string, { backend, threads, precision }: OpenO
 /** The folder's tokenizer. @throws UserError when it has none, or one whose ids the model does not know */
 export function openTokenizer(folder: string, model: Transformer): Tokenizer {
   const tokenizer = Tokenizer.fromFolder(folder);
-  const { vocab_size: known } = model.config;
-  if (tokenizer.vocabSize > known) {
-    throw new UserError(
-      `${folder}/tokenizer.json has ids up to ${tokenizer.vocabSize - 1}, but vocab_size in config.json is ${known}; ` +
-        'the tokenizer belongs to another model',
-    );
-  }
+  checkVocabulary(folder, tokenizer, model.config.vocab_size);
   return tokenizer;
+}
+
+/** @throws UserError where a tokenizer has ids that the model of `vocabulary` tokens does not know */
+export function checkVocabulary(folder: string, tokenizer: Tokenizer, vocabulary: number): void {
+  if (tokenizer.vocabSize <= vocabulary) return;
+  throw new UserError(
+    `${folder}/tokenizer.json has ids up to ${tokenizer.vocabSize - 1}, but vocab_size in config.json is ${vocabulary}; ` +
+      'the tokenizer belongs to another model',
+  );
 }
 
 function storedPrecision(folder: string): 'fp32' | 'bf16' {

@@ -69,7 +69,7 @@ function checked(name: keyof typeof RANGES, options: SamplingOptions): number {
   const [least, most] = RANGES[name];
   if (typeof value === 'number' && value >= least && value <= most) return value;
   const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
-  throw new UserError(`${name} is ${JSON.stringify(value)}: give a number ${range}`);
+  throw new UserError(`${name} is ${value}: give a number ${range}`);
 }
 
 function biases(given: Readonly<Record<number, number>>, vocabulary: number): [number, number][] {

@@ -58,17 +58,17 @@ export class Scheduler {
     this.tree = new PrefixTree(this.allocator, settings.pageTokens, settings.lookahead);
   }
 
-  /** Whether a request would be refused now. */
-  get full(): boolean {
+  /** @throws QueueFullError where a request would be refused now */
+  checkRoom(): void {
     const { maxBatch, maxQueue } = this.settings;
-    return this.running.length + this.waiting.length >= maxBatch + maxQueue;
+    const all = this.running.length + this.waiting.length;
+    if (all < maxBatch + maxQueue) return;
+    throw new QueueFullError(`${all} requests run or wait already; try again later`);
   }
 
   /** @throws QueueFullError */
   add(sequence: Sequence): void {
-    if (this.full) {
-      throw new QueueFullError(`${this.waiting.length} requests are waiting already; try again later`);
-    }
+    this.checkRoom();
     sequence.order = this.arrivals++;
     this.waiting.push(sequence);
   }

@@ -87,12 +87,12 @@ export class Sequence {
   /** Takes a sampled token. @returns why the sequence ends with it, if it does */
   push(token: NewToken): FinishReason | undefined {
     const { endTokens, maxLength, constraint } = this.settings;
-    constraint?.accept(token.id);
     if (endTokens.has(token.id)) return 'stop';
+    constraint?.accept(token.id);
     this.tokens.push(token.id);
     this.counts.set(token.id, (this.counts.get(token.id) ?? 0) + 1);
     const stopped = this.sink.token(token);
-    if (stopped || constraint?.complete) return 'stop';
+    if (stopped) return 'stop';
     return this.tokens.length >= maxLength ? 'length' : undefined;
   }
 }

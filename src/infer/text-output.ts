@@ -38,7 +38,6 @@ export class TextOutput {
   end(): TextEvent | undefined {
     const { text, stopped } = this.stops.push(this.stream.end());
     const rest = stopped ? text : text + this.stops.end();
-    this.decoded = Number.POSITIVE_INFINITY;
     if (rest === '' && this.pending.length === 0) return undefined;
     return this.give(rest, true);
   }

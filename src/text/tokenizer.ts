@@ -162,6 +162,11 @@ export class Tokenizer {
     return this.library.model.vocab[id];
   }
 
+  /** Whether the vocabulary is spelled in the byte-level alphabet. */
+  get isByteLevel(): boolean {
+    return this.bytes !== null;
+  }
+
   /** Whether an id is a special token (bos, eos, ...), which stands for no text. */
   isSpecial(id: number): boolean {
     return this.specialIds.has(id);

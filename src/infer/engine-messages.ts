@@ -1,0 +1,49 @@
+/** What the two sides of an engine in a worker thread tell each other; all of it survives structured cloning. */
+import { UserError } from '../errors.js';
+import {
+  type EngineInfo,
+  type EngineOptions,
+  type EngineStats,
+  type GenerateEvent,
+  type GenerateRequest,
+  QueueFullError,
+} from './engine.js';
+
+export interface WorkerStart {
+  folder: string;
+  options: EngineOptions;
+}
+
+export type ToEngine =
+  | { type: 'generate'; id: number; request: GenerateRequest }
+  | { type: 'cancel'; id: number }
+  | { type: 'stats'; id: number }
+  | { type: 'close' };
+
+export type FromEngine =
+  | { type: 'opened'; info: EngineInfo }
+  | { type: 'notOpened'; error: SentError }
+  | { type: 'event'; id: number; event: GenerateEvent }
+  | { type: 'failed'; id: number; error: SentError }
+  | { type: 'stats'; id: number; stats: EngineStats }
+  | { type: 'closed' };
+
+/** An error without its class, which cloning loses. */
+export interface SentError {
+  name: string;
+  message: string;
+  stack: string | undefined;
+}
+
+export const sendError = (error: Error): SentError => ({
+  name: error.name,
+  message: error.message,
+  stack: error.stack,
+});
+
+/** The error as it was thrown, as far as callers tell kinds apart. */
+export function receiveError({ name, message, stack }: SentError): Error {
+  if (name === 'UserError') return new UserError(message);
+  if (name === 'QueueFullError') return new QueueFullError(message);
+  return Object.assign(new Error(message), { name, stack });
+}

@@ -1,0 +1,42 @@
+/** The thread that an engine computes in; see worker-engine.ts. */
+import { parentPort, workerData } from 'node:worker_threads';
+import { type FromEngine, sendError, type ToEngine, type WorkerStart } from './engine-messages.js';
+import type { LocalEngine } from './local-engine.js';
+import { openLocalEngine } from './open-engine.js';
+
+const port = parentPort!;
+const calls = new Map<number, AbortController>();
+const send = (message: FromEngine) => port.postMessage(message);
+
+async function generate(
+  engine: LocalEngine,
+  { id, request }: ToEngine & { type: 'generate' },
+): Promise<void> {
+  const abort = new AbortController();
+  calls.set(id, abort);
+  try {
+    for await (const event of engine.generate(request, abort.signal)) send({ type: 'event', id, event });
+  } catch (error) {
+    send({ type: 'failed', id, error: sendError(error as Error) });
+  } finally {
+    calls.delete(id);
+  }
+}
+
+async function take(engine: LocalEngine, message: ToEngine): Promise<void> {
+  if (message.type === 'generate') return generate(engine, message);
+  if (message.type === 'cancel') return calls.get(message.id)?.abort();
+  if (message.type === 'stats') return send({ type: 'stats', id: message.id, stats: await engine.stats() });
+  await engine.close();
+  send({ type: 'closed' });
+  port.close();
+}
+
+try {
+  const { folder, options } = workerData as WorkerStart;
+  const engine = openLocalEngine(folder, options);
+  port.on('message', (message: ToEngine) => void take(engine, message));
+  send({ type: 'opened', info: engine.info });
+} catch (error) {
+  send({ type: 'notOpened', error: sendError(error as Error) });
+}
