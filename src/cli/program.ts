@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { addBench } from './bench.js';
+import { addConvert } from './convert.js';
 import { addDemo } from './demo.js';
 import { guardStreams, reportFailure } from './failures.js';
 import { addGenerate } from './generate.js';
@@ -36,6 +37,7 @@ export function createProgram(): Command {
   addGenerate(program);
   addScore(program);
   addInspect(program);
+  addConvert(program);
   addTokenizer(program);
   addNumerics(program);
   addBench(program);

@@ -98,6 +98,34 @@ export class Checkpoint {
     }
   }
 
+  /** Elements of a parameter from element `begin` on, as f32, until `out` is full: memory for what is asked only. */
+  readRange(name: string, begin: number, out: Float32Array<ArrayBuffer>): void {
+    let start = 0;
+    for (const { stored, scale } of this.sourcesOf(name)) {
+      const size = elementCount(stored.shape);
+      const from = Math.max(begin, start);
+      const to = Math.min(begin + out.length, start + size);
+      if (from < to) this.readPart(stored, scale, from - start, out.subarray(from - begin, to - begin));
+      start += size;
+    }
+  }
+
+  /** Scaled blocks span rows, so that such a tensor is read whole; it is one expert's matrix at most. */
+  private readPart(
+    stored: StoredTensor,
+    scale: StoredTensor | undefined,
+    from: number,
+    out: Float32Array<ArrayBuffer>,
+  ): void {
+    if (!scale) {
+      this.reader.readFloats(stored.name, out, from);
+      return;
+    }
+    const whole = this.reader.readFloats(stored.name);
+    multiplyBlocks(whole, stored.shape, this.reader.readFloats(scale.name), this.blockSize());
+    out.set(whole.subarray(from, from + out.length));
+  }
+
   /** A parameter as bf16: the stored bits where it is stored so, else rounded to nearest even. */
   readBf16(name: string): Tensor {
     const { shape } = this.spec(name);

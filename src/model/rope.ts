@@ -9,7 +9,7 @@ import { Tensor } from '../tensor/tensor.js';
 export function ropeTable(config: ModelConfig, positions: number): Tensor {
   const frequencies = inverseFrequencies(config);
   const pairs = frequencies.length;
-  const factor = config.yarn ? attentionFactor(config.yarn) : 1;
+  const factor = config.yarn ? cosSinFactor(config.yarn) : 1;
   const table = new Float32Array(positions * pairs * 2);
   for (let p = 0; p < positions; p++) {
     for (let i = 0; i < pairs; i++) {
@@ -35,8 +35,8 @@ function mscale(factor: number, m: number): number {
   return factor <= 1 ? 1 : 0.1 * m * Math.log(factor) + 1;
 }
 
-/** Factor on cos and sin. */
-function attentionFactor(yarn: Yarn): number {
+/** YaRN's attention factor, which cos and sin are multiplied with. */
+export function cosSinFactor(yarn: Yarn): number {
   if (yarn.attention_factor !== undefined) return yarn.attention_factor;
   if (yarn.mscale !== 0 && yarn.mscale_all_dim !== 0) {
     return mscale(yarn.factor, yarn.mscale) / mscale(yarn.factor, yarn.mscale_all_dim);

@@ -66,27 +66,30 @@ export class SafetensorsReader {
     return found;
   }
 
-  /** The stored bytes of a tensor, in memory of their own. */
-  read(name: string): Uint8Array<ArrayBuffer> {
-    const { bytes, position, file } = this.entry(name);
-    const out = new Uint8Array(bytes);
-    const complete = withFileErrors('read', file, () => readFully(this.descriptor(file), out, position));
+  /** The stored bytes of a tensor, or `length` of them from byte `from` on, in memory of their own. */
+  read(name: string, from = 0, length = this.entry(name).bytes): Uint8Array<ArrayBuffer> {
+    const { position, file } = this.entry(name);
+    const out = new Uint8Array(length);
+    const complete = withFileErrors('read', file, () =>
+      readFully(this.descriptor(file), out, position + from),
+    );
     if (!complete) throw corrupt(file, `tensor ${name} is cut short`);
     return out;
   }
 
   /**
-   * A tensor's elements as f32, into `out` if given (same number of elements). F64 is rounded, other floating
-   * types are exact.
+   * A tensor's elements as f32, into `out` if given: as many as it takes, from element `from` on. F64 is rounded, other
+   * floating types are exact.
    * @throws UserError for integer types
    */
-  readFloats(name: string, out?: Float32Array<ArrayBuffer>): Float32Array<ArrayBuffer> {
+  readFloats(name: string, out?: Float32Array<ArrayBuffer>, from = 0): Float32Array<ArrayBuffer> {
     const entry = this.entry(name);
     const decode = DECODERS[entry.dtype];
     if (!decode)
       throw new UserError(`${entry.file}: tensor ${name} has type ${entry.dtype}; a floating type is needed`);
-    const target = out ?? new Float32Array(entry.bytes / ELEMENT_BYTES[entry.dtype]);
-    decode(this.read(name), target);
+    const width = ELEMENT_BYTES[entry.dtype];
+    const target = out ?? new Float32Array(entry.bytes / width);
+    decode(this.read(name, from * width, target.length * width), target);
     return target;
   }
 

@@ -96,6 +96,29 @@ const small = {
   vocab_size: 8192,
 };
 
+/** For measuring inference: 1.24 B parameters of which a token uses 205 M; as V3 in all but its sizes. */
+const bench1b = {
+  ...V3_STYLE,
+  hidden_size: 1024,
+  intermediate_size: 4096,
+  kv_lora_rank: 256,
+  max_position_embeddings: 8192,
+  moe_intermediate_size: 512,
+  n_group: 8,
+  n_routed_experts: 64,
+  num_attention_heads: 16,
+  num_experts_per_tok: 6,
+  num_hidden_layers: 12,
+  num_key_value_heads: 16,
+  num_nextn_predict_layers: 0,
+  q_lora_rank: 512,
+  qk_nope_head_dim: 64,
+  qk_rope_head_dim: 32,
+  topk_group: 4,
+  v_head_dim: 64,
+  vocab_size: 32000,
+};
+
 /** √t = 0.0707·ln s + 1 [V2 §3.1.4], as DeepSeek writes it in config.json. */
 // biome-ignore lint/suspicious/noApproximativeNumericConstant: their three digits, not √½
 const V2_MSCALE = 0.707;
@@ -247,6 +270,7 @@ export const MODEL_PRESETS = {
   tiny,
   mini,
   small,
+  'bench-1b': bench1b,
   'deepseek-v2-lite': deepseekV2Lite,
   'deepseek-v2': deepseekV2,
   'deepseek-v3': deepseekV3,

@@ -1,0 +1,46 @@
+import fs from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { readGguf } from '../../src/infer/gguf/reader.js';
+import { readCheckpoint } from '../../src/model/checkpoint.js';
+import { makeFolder } from '../text/folder.js';
+import { fathom, fathomJson, ROOT } from './run.js';
+
+const goldens = path.join(ROOT, 'test/goldens');
+
+function checkpointFolder(): string {
+  const folder = makeFolder();
+  for (const from of ['transformers/v3-mtp', 'gguf/tokenizer']) {
+    fs.cpSync(path.join(goldens, from), folder, { recursive: true });
+  }
+  return folder;
+}
+
+describe('fathom convert', () => {
+  it('writes a GGUF file and says where llama.cpp differs', async () => {
+    const out = path.join(makeFolder(), 'model.gguf');
+    const result = await fathomJson(['convert', checkpointFolder(), '--to', 'gguf', '--dtype', 'f16', '--out', out]);
+    const { tensors } = readGguf(out);
+    expect(result).toMatchObject({ file: out, bytes: fs.statSync(out).size, tensors: tensors.size });
+    expect(result.notes).toContainEqual(expect.stringContaining('MTP'));
+    expect(tensors.get('output.weight')?.type).toBe('f16');
+  });
+
+  it('writes a checkpoint that holds the same values', async () => {
+    const [folder, out] = [checkpointFolder(), makeFolder()];
+    await fathomJson(['convert', folder, '--to', 'safetensors', '--dtype', 'f32', '--out', out]);
+    const [before, after] = [readCheckpoint(folder), readCheckpoint(out)];
+    for (const { name } of before.parameters) expect(after.read(name).data, name).toEqual(before.read(name).data);
+    expect(fs.existsSync(path.join(out, 'tokenizer.json'))).toBe(true);
+    before.close();
+    after.close();
+  });
+
+  it('refuses a type that the format has not, and leaves nothing behind', async () => {
+    const out = path.join(makeFolder(), 'model.gguf');
+    const { code, stderr } = await fathom(['convert', checkpointFolder(), '--to', 'safetensors', '--dtype', 'q8_0', '--out', out]);
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/q8_0 does not go with --to safetensors/);
+    expect(fs.existsSync(out)).toBe(false);
+  });
+});
