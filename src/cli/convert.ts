@@ -1,13 +1,14 @@
 import { type Command, Option } from 'commander';
 import { UsageError } from '../errors.js';
 import type { TensorTypeName } from '../infer/gguf/format.js';
+import type { CheckpointType } from '../model/convert.js';
 import { bytes as showBytes } from '../report/units.js';
 import { type Outcome, runs, type Session } from './session.js';
 
 /** Types of each kind of file. */
 const TYPES = {
   gguf: ['f32', 'f16', 'bf16', 'q8_0', 'q4_0'],
-  safetensors: ['f32', 'bf16'],
+  safetensors: ['f32', 'bf16', 'fp8'],
 } as const satisfies Record<string, readonly string[]>;
 const ALL_TYPES = [...new Set(Object.values(TYPES).flat())];
 
@@ -78,16 +79,20 @@ async function toGguf(
 }
 
 async function toSafetensors(
-  _session: Session,
+  session: Session,
   { dtype, out }: ConvertFlags,
   folder: string,
 ): Promise<Outcome> {
-  const { readCheckpoint, writeCheckpoint } = await import('../model/checkpoint.js');
+  const { readCheckpoint } = await import('../model/checkpoint.js');
+  const { convertCheckpoint } = await import('../model/convert.js');
   const checkpoint = readCheckpoint(folder);
+  const progress = session.progress('convert');
   try {
-    const files = writeCheckpoint(out, checkpoint.config, (name) => checkpoint.read(name), {
-      dtype: dtype as 'f32' | 'bf16',
-    });
+    const files = convertCheckpoint(checkpoint, out, dtype as CheckpointType, (done, total) =>
+      progress.update({ done, total }),
+    );
+    progress.end();
+    for (const note of checkpoint.notes) session.note(note);
     return { json: { folder: out, files }, text: `${out}: ${files.join(', ')}` };
   } finally {
     checkpoint.close();

@@ -24,6 +24,14 @@ export const PARTS = [
 ] as const;
 export type Part = (typeof PARTS)[number];
 
+/** Parts whose matrices DeepSeek publishes in FP8 with a scale per block; the others stay BF16 [TR §3.3.1]. */
+export const FP8_PARTS: ReadonlySet<Part> = new Set([
+  'attention',
+  'denseMlp',
+  'sharedExperts',
+  'routedExperts',
+]);
+
 /** One tensor of the published layout: rows `from`..`to` of ours, flattened to [rows, last dimension]. */
 export interface HuggingFacePiece {
   readonly name: string;

@@ -2,6 +2,7 @@ import { type ModelConfig, TILE } from '../spec/model.js';
 import type { Checkpoint } from './checkpoint.js';
 import {
   countParameters,
+  FP8_PARTS,
   listParameters,
   type ParameterCount,
   type ParameterSpec,
@@ -79,12 +80,9 @@ function cacheBytesPerToken(c: ModelConfig): number {
   return (c.attention_kind === 'mla' ? latents : c.num_key_value_heads * head) * c.num_hidden_layers * 2;
 }
 
-/** Parts whose matrices DeepSeek stores in FP8 with a scale per block; the others stay BF16 [TR §3.3.1]. */
-const QUANTISED: ReadonlySet<Part> = new Set(['attention', 'denseMlp', 'sharedExperts', 'routedExperts']);
-
 function publishedTensors(config: ModelConfig, { kind, part, pieces }: ParameterSpec): Entry[] {
   if (kind === 'buffer') return pieces.map(({ name, shape }) => ({ name, shape, dtype: 'F32' }));
-  if (!config.quantization || !QUANTISED.has(part)) {
+  if (!config.quantization || !FP8_PARTS.has(part)) {
     return pieces.map(({ name, shape }) => ({ name, shape, dtype: 'BF16' }));
   }
   const [height = TILE, width = TILE] = config.quantization.weight_block_size;

@@ -19,7 +19,16 @@ function checkpointFolder(): string {
 describe('fathom convert', () => {
   it('writes a GGUF file and says where llama.cpp differs', async () => {
     const out = path.join(makeFolder(), 'model.gguf');
-    const result = await fathomJson(['convert', checkpointFolder(), '--to', 'gguf', '--dtype', 'f16', '--out', out]);
+    const result = await fathomJson([
+      'convert',
+      checkpointFolder(),
+      '--to',
+      'gguf',
+      '--dtype',
+      'f16',
+      '--out',
+      out,
+    ]);
     const { tensors } = readGguf(out);
     expect(result).toMatchObject({ file: out, bytes: fs.statSync(out).size, tensors: tensors.size });
     expect(result.notes).toContainEqual(expect.stringContaining('MTP'));
@@ -30,15 +39,45 @@ describe('fathom convert', () => {
     const [folder, out] = [checkpointFolder(), makeFolder()];
     await fathomJson(['convert', folder, '--to', 'safetensors', '--dtype', 'f32', '--out', out]);
     const [before, after] = [readCheckpoint(folder), readCheckpoint(out)];
-    for (const { name } of before.parameters) expect(after.read(name).data, name).toEqual(before.read(name).data);
+    for (const { name } of before.parameters)
+      expect(after.read(name).data, name).toEqual(before.read(name).data);
     expect(fs.existsSync(path.join(out, 'tokenizer.json'))).toBe(true);
+    before.close();
+    after.close();
+  });
+
+  it("writes DeepSeek's FP8 blocks, which read back within a code's step", async () => {
+    const [folder, out] = [checkpointFolder(), makeFolder()];
+    await fathomJson(['convert', folder, '--to', 'safetensors', '--dtype', 'fp8', '--out', out]);
+    const [before, after] = [readCheckpoint(folder), readCheckpoint(out)];
+    expect(after.config.quantization).toEqual({ weight_block_size: [128, 128] });
+    const name = 'model.layers.0.self_attn.o_proj.weight';
+    expect(after.stored.get(name)?.dtype).toBe('F8_E4M3');
+    expect(after.stored.get('model.embed_tokens.weight')?.dtype).toBe('BF16');
+    const [x, y] = [before.read(name).data, after.read(name).data];
+    const largest = Math.max(...x.map(Math.abs));
+    // E4M3 has 3 mantissa bits: half a step is 2^-4 of the value, below 2^-6 of the scale an absolute 2^-10.
+    x.forEach((value, i) => {
+      expect(Math.abs(value - y[i]!)).toBeLessThanOrEqual(
+        Math.max(Math.abs(value) / 16, (largest / 448) * 2 ** -10) * 1.0001,
+      );
+    });
     before.close();
     after.close();
   });
 
   it('refuses a type that the format has not, and leaves nothing behind', async () => {
     const out = path.join(makeFolder(), 'model.gguf');
-    const { code, stderr } = await fathom(['convert', checkpointFolder(), '--to', 'safetensors', '--dtype', 'q8_0', '--out', out]);
+    const { code, stderr } = await fathom([
+      'convert',
+      checkpointFolder(),
+      '--to',
+      'safetensors',
+      '--dtype',
+      'q8_0',
+      '--out',
+      out,
+    ]);
     expect(code).toBe(2);
     expect(stderr).toMatch(/q8_0 does not go with --to safetensors/);
     expect(fs.existsSync(out)).toBe(false);

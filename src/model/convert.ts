@@ -1,0 +1,135 @@
+/** A checkpoint written again with its weights in another type, tensor by tensor. */
+import fs from 'node:fs';
+import path from 'node:path';
+import { UserError } from '../errors.js';
+import { withFileErrors, writeFileAtomicallySync, writeFully } from '../files.js';
+import { encodeBf16Array } from '../numerics/bf16.js';
+import { E4M3 } from '../numerics/minifloat.js';
+import { quantizeBlocks } from '../numerics/tiles.js';
+import { configText, huggingFaceConfig } from '../spec/hugging-face.js';
+import { TILE } from '../spec/model.js';
+import { elementCount } from '../tensor/tensor.js';
+import type { Checkpoint } from './checkpoint.js';
+import { FP8_PARTS, type HuggingFacePiece, listParameters, type ParameterSpec } from './parameters.js';
+import { storedBytes, type TensorToWrite, writeSafetensorsFolder } from './safetensors.js';
+
+export type CheckpointType = 'f32' | 'bf16' | 'fp8';
+
+/** Files beside the weights that go along as they are. */
+const COMPANIONS = [
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'chat_template.jinja',
+  'generation_config.json',
+];
+
+/** As in DeepSeek-V3's own config.json. */
+const FP8_CONFIG = {
+  quantization_config: {
+    activation_scheme: 'dynamic',
+    fmt: 'e4m3',
+    quant_method: 'fp8',
+    weight_block_size: [TILE, TILE],
+  },
+};
+
+/**
+ * Writes the checkpoint's weights as `type` into another folder, its tokenizer along with it; `fp8` as DeepSeek publishes
+ * weights, E4M3 with one FP32 scale per 128×128 block in `…_scale_inv`. config.json comes last, so that a folder with it
+ * is whole.
+ * @param written called with the bytes of tensors written so far and in all
+ * @returns names of the files
+ * @throws UserError when the target is the source itself, or the disk fails
+ */
+export function convertCheckpoint(
+  checkpoint: Checkpoint,
+  folder: string,
+  type: CheckpointType,
+  written: (bytes: number, total: number) => void = () => {},
+): string[] {
+  if (path.resolve(folder) === path.resolve(checkpoint.folder)) {
+    throw new UserError(
+      `${folder} holds the model that is to be converted; choose another folder with --out`,
+    );
+  }
+  const tensors = listParameters(checkpoint.config).flatMap((parameter) =>
+    parameter.pieces.flatMap((piece) => tensorsOf(checkpoint, parameter, piece, type)),
+  );
+  const files = writeSafetensorsFolder(folder, counted(tensors, written));
+  const companions = COMPANIONS.filter((file) => fs.existsSync(path.join(checkpoint.folder, file)));
+  for (const file of companions) copy(path.join(checkpoint.folder, file), path.join(folder, file));
+  const json = huggingFaceConfig(checkpoint.config, type === 'f32' ? 'float32' : 'bfloat16');
+  write(path.join(folder, 'config.json'), configText({ ...json, ...(type === 'fp8' ? FP8_CONFIG : {}) }));
+  return [...files, ...companions, 'config.json'];
+}
+
+function tensorsOf(
+  checkpoint: Checkpoint,
+  { name: parameter, shape: [...shape], kind, part }: ParameterSpec,
+  piece: HuggingFacePiece,
+  type: CheckpointType,
+): TensorToWrite[] {
+  const row = elementCount(shape) / rowsOf(shape);
+  const read = () => {
+    const values = new Float32Array((piece.to - piece.from) * row);
+    checkpoint.readRange(parameter, piece.from * row, values);
+    return values;
+  };
+  const { name, shape: stored } = piece;
+  if (type === 'fp8' && FP8_PARTS.has(part)) return blockScaled(name, stored, read);
+  if (type === 'f32' || kind === 'buffer') {
+    return [{ name, shape: stored, dtype: 'F32', data: () => bytesOf(read()) }];
+  }
+  return [{ name, shape: stored, dtype: 'BF16', data: () => bytesOf(encodeBf16Array(read())) }];
+}
+
+/** Rows of a parameter flattened to [rows, last dimension]; vectors are one row. */
+const rowsOf = (shape: readonly number[]): number => shape.slice(0, -1).reduce((n, d) => n * d, 1);
+
+/** A matrix as E4M3 codes and block scales; each is made when it is its turn, so that no two matrices are in memory. */
+function blockScaled(name: string, shape: readonly number[], read: () => Float32Array): TensorToWrite[] {
+  const [rows, columns] = shape as [number, number];
+  const scaleShape = [Math.ceil(rows / TILE), Math.ceil(columns / TILE)];
+  const quantise = () => {
+    const codes = new Uint8Array(rows * columns);
+    const scales = new Float32Array(elementCount(scaleShape));
+    quantizeBlocks(read(), columns, TILE, E4M3, 'fp32', codes, scales);
+    return { codes, scales };
+  };
+  return [
+    { name, shape, dtype: 'F8_E4M3', data: () => quantise().codes },
+    { name: `${name}_scale_inv`, shape: scaleShape, dtype: 'F32', data: () => bytesOf(quantise().scales) },
+  ];
+}
+
+const bytesOf = (data: Float32Array | Uint16Array): Uint8Array =>
+  new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+
+/** The same tensors, telling as they are written. */
+function counted(
+  tensors: readonly TensorToWrite[],
+  written: (bytes: number, total: number) => void,
+): TensorToWrite[] {
+  const total = tensors.reduce((sum, tensor) => sum + storedBytes(tensor), 0);
+  let done = 0;
+  return tensors.map((tensor) => ({
+    ...tensor,
+    data: () => {
+      const bytes = tensor.data();
+      done += bytes.length;
+      written(done, total);
+      return bytes;
+    },
+  }));
+}
+
+function copy(from: string, to: string): void {
+  write(
+    to,
+    withFileErrors('read', from, () => fs.readFileSync(from)),
+  );
+}
+
+function write(file: string, content: string | Uint8Array): void {
+  writeFileAtomicallySync(file, (descriptor) => writeFully(descriptor, Buffer.from(content), 0));
+}
