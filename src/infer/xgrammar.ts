@@ -24,7 +24,14 @@ interface XGrammar {
 }
 
 interface XGrammarCompiler {
-  compileJSONSchema(schema: string): Promise<object>;
+  compileJSONSchema(
+    schema: string,
+    anyWhitespace: boolean,
+    indent: undefined,
+    separators: undefined,
+    strict: boolean,
+    maxWhitespace: number,
+  ): Promise<object>;
 }
 
 export interface XGrammarMatcher {

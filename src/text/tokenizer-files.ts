@@ -12,20 +12,6 @@ export const SPECIAL_TOKENS = {
   assistant: '<｜Assistant｜>',
 } as const;
 
-/**
- * Jinja chat template in DeepSeek-V3's layout: bos, the system text, then user and assistant turns, each
- * answer closed by eos.
- */
-export const CHAT_TEMPLATE = [
-  '{{ bos_token }}',
-  "{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'] }}{% endif %}{% endfor %}",
-  '{% for message in messages %}',
-  `{% if message['role'] == 'user' %}{{ '${SPECIAL_TOKENS.user}' + message['content'] }}`,
-  `{% elif message['role'] == 'assistant' %}{{ '${SPECIAL_TOKENS.assistant}' + message['content'] + eos_token }}`,
-  '{% endif %}{% endfor %}',
-  `{% if add_generation_prompt %}{{ '${SPECIAL_TOKENS.assistant}' }}{% endif %}`,
-].join('');
-
 /** `tokenizer.json` of a byte-level vocabulary whose first tokens are the special ones. Encoding adds bos in front. */
 export function tokenizerJson(vocabulary: BpeVocabulary): object {
   const { bos } = SPECIAL_TOKENS;
@@ -74,7 +60,7 @@ function addedToken(id: number, content: string): object {
   return { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
 }
 
-/** `tokenizer_config.json`: what `transformers` needs beside it. */
+/** `tokenizer_config.json`: what `transformers` needs beside it. No chat template: what is trained here has never seen a conversation. */
 export function tokenizerConfig(): object {
   return {
     tokenizer_class: 'PreTrainedTokenizerFast',
@@ -84,7 +70,6 @@ export function tokenizerConfig(): object {
     eos_token: SPECIAL_TOKENS.eos,
     pad_token: SPECIAL_TOKENS.pad,
     clean_up_tokenization_spaces: false,
-    chat_template: CHAT_TEMPLATE,
   };
 }
 

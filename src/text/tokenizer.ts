@@ -49,8 +49,6 @@ export class Tokenizer {
   readonly bosId: number | undefined;
   readonly eosId: number | undefined;
   readonly padId: number | undefined;
-  /** The Jinja source in tokenizer_config.json, if it has one. */
-  readonly chatTemplate: string | undefined;
   /** SHA-256 of the bytes of tokenizer.json, hexadecimal; names the tokenizer in token files and checkpoints. */
   readonly sha256: string;
 
@@ -111,7 +109,6 @@ export class Tokenizer {
     this.bosId = this.namedId(settings.bos_token, 'bos_token', configFile);
     this.eosId = this.namedId(settings.eos_token, 'eos_token', configFile);
     this.padId = this.namedId(settings.pad_token, 'pad_token', configFile);
-    this.chatTemplate = typeof settings.chat_template === 'string' ? settings.chat_template : undefined;
     [this.prefix, this.suffix] = this.frame(settings, file);
     this.bytes = isByteLevel(json.decoder) ? bytesById(this.library.model.vocab) : null;
   }

@@ -47,6 +47,7 @@ export class ScriptedEngine implements Engine {
     this.info = {
       name: 'scripted',
       config: { ...config, vocab_size: 1024 },
+      sampling: {},
       contextTokens: script.contextTokens ?? 512,
       weightFormat: 'bf16',
       weightBytes: 1e6,
