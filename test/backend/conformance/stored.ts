@@ -5,7 +5,7 @@ import { encodeBf16Array } from '../../../src/numerics/bf16.js';
 import { E4M3 } from '../../../src/numerics/minifloat.js';
 import { quantizeBlocks } from '../../../src/numerics/tiles.js';
 import { encodeInt8, encodeQ4 } from '../../../src/numerics/weights.js';
-import type { WeightFormat } from '../../../src/spec/serving.js';
+import { WEIGHT_FORMATS, type WeightFormat } from '../../../src/spec/serving.js';
 import type { Backend } from '../../../src/tensor/backend.js';
 import type { StoredWeight, WeightPiece } from '../../../src/tensor/inference.js';
 import { type DType, Tensor } from '../../../src/tensor/tensor.js';
@@ -73,7 +73,7 @@ const SIZES: readonly Sizes[] = [
 ];
 
 export function* storedOps(): Generator<Case | Rule> {
-  for (const format of ['fp32', 'bf16', 'fp8'] as const) {
+  for (const format of WEIGHT_FORMATS) {
     for (const sizes of SIZES) yield projectCase(format, sizes, 'bf16', 'f32', false);
     yield projectCase(format, SIZES[5]!, 'f32', 'f32', true);
     yield projectCase(format, SIZES[9]!, 'f32', 'bf16', false);
