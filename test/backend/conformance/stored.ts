@@ -119,6 +119,7 @@ function projectCase(
       accumulate,
       ...(t.offsets && { offsets: t.offsets }),
     });
+  let allowed: Float32Array | undefined; // the same for every backend
   return {
     op: 'project',
     name:
@@ -128,15 +129,31 @@ function projectCase(
     outputs: { y: before },
     run,
     tolerance: () => {
-      // FP32 sums of k products and their scales, (k + 8)·ULP·Σ|x·w|; where x need not have been rounded to BF16, 2^-8 of it more.
-      const sums = Tensor.zeros([m, columns], 'f32');
-      if (accumulate) sums.data.set(valuesOf(before).map(Math.abs));
-      magnitudes(pieces, format, k, x, offsets, sums);
-      const rounded = input === 'f32' && (format === 'bf16' || format === 'fp8');
-      const relative = (k + 8) * ULP + (rounded ? 2 ** -8 : 0);
-      return { y: sums.data.map((sum) => relative * sum) as Float32Array };
+      allowed ??= allowedError(pieces, format, k, x, offsets, before, accumulate);
+      return { y: allowed };
     },
   };
+}
+
+/**
+ * FP32 sums of k products and their scales, (k + 8)·ULP·Σ|x·w|; where x need not have been rounded to BF16, 2^-8 of it
+ * more.
+ */
+function allowedError(
+  pieces: readonly (readonly WeightPiece[])[],
+  format: WeightFormat,
+  k: number,
+  x: Tensor,
+  offsets: readonly number[] | undefined,
+  before: Tensor,
+  accumulate: boolean,
+): Float32Array {
+  const sums = Tensor.zeros(before.shape, 'f32');
+  if (accumulate) sums.data.set(valuesOf(before).map(Math.abs));
+  magnitudes(pieces, format, k, x, offsets, sums);
+  const rounded = x.dtype === 'f32' && (format === 'bf16' || format === 'fp8');
+  const relative = (k + 8) * ULP + (rounded ? 2 ** -8 : 0);
+  return sums.data.map((sum) => relative * sum) as Float32Array;
 }
 
 /** sums += Σ|x|·|w|, both as the format holds them; x at most 1/127 larger by quantisation, which the factor covers. */
@@ -182,13 +199,13 @@ function run(backend: Backend, w: StoredWeight, x: Tensor, offsets?: number[]): 
 
 /** What speculative decoding rests on: verifying rows together gives the bits of decoding them one by one. */
 function alone(backend: Backend, format: WeightFormat): void {
-  const [n, k] = [83, 300];
+  const [n, k] = [41, 170];
   const data = new Data(701);
   const w = backend.storeWeight(format, k, randomPieces(data, format, { m: 0, n: [n], k }));
   const pair = backend.storeWeight(format, k, [w.pieces[0]!, w.pieces[0]!]);
-  const x = data.rough([100, k], 'f32');
+  const x = data.rough([75, k], 'f32');
   const single = Array.from({ length: x.rows }, (_, m) => run(backend, w, x.rowsView(m, m + 1)));
-  for (const count of [2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 18, 31, 32, 33, 47, 64, 100]) {
+  for (const count of [2, 3, 4, 5, 7, 8, 12, 16, 17, 31, 32, 33, 70]) {
     const from = count % 7 && Math.min(count % 7, x.rows - count);
     const rows = x.rowsView(from, from + count);
     const results: [string, Float32Array][] = [
