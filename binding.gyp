@@ -17,6 +17,7 @@
       "native/attention_ops.cc",
       "native/attention_backward_ops.cc",
       "native/latent_attention_ops.cc",
+      "native/latent_pages_ops.cc",
       "native/router_ops.cc",
       "native/dispatch_ops.cc",
       "native/loss_ops.cc",

@@ -13,6 +13,7 @@ void register_kernels(const Exports& exports) {
   register_attention(exports);
   register_attention_backward(exports);
   register_latent_attention(exports);
+  register_latent_pages(exports);
   register_router(exports);
   register_dispatch(exports);
   register_loss(exports);

@@ -19,6 +19,7 @@ void register_norm(const Exports& exports);
 void register_attention(const Exports& exports);
 void register_attention_backward(const Exports& exports);
 void register_latent_attention(const Exports& exports);
+void register_latent_pages(const Exports& exports);
 void register_router(const Exports& exports);
 void register_dispatch(const Exports& exports);
 void register_loss(const Exports& exports);

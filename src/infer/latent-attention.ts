@@ -3,6 +3,7 @@ import type { Transformer } from '../model/transformer.js';
 import type { Recipe } from '../spec/precision.js';
 import type { Backend } from '../tensor/backend.js';
 import { attention, linear } from '../tensor/functions.js';
+import type { LatentPages, LatentRows } from '../tensor/latent-pages.js';
 import { allocate, Parameter } from '../tensor/parameter.js';
 import type { Tape } from '../tensor/tape.js';
 import { Tensor } from '../tensor/tensor.js';
@@ -58,14 +59,13 @@ export function expandedAttention(
 
 /**
  * Absorbed form [V2 §2.1.2]: q [T, H·(d_h + d_h^R)] on the cached latents → o [T, H·d_v].
- * @param cache [slots, d_c + d_h^R]; row t sees the slots index[bounds[t] .. bounds[t+1])
  */
 export function absorbedAttention(
   ctx: Context,
   { wUk, wUv }: Absorbed,
   q: Tensor,
-  cache: Tensor,
-  { index, bounds }: { index: Tensor; bounds: Tensor },
+  pages: LatentPages,
+  rows: LatentRows,
 ): Tensor {
   const { tape, config, recipe } = ctx;
   const { backend } = tape;
@@ -83,8 +83,8 @@ export function absorbedAttention(
   backend.copyColumnsIn(qLatent, full, 0);
   backend.copyColumnsIn(qRope, full, latent);
   const o = tape.alloc([tokens, heads * latent], q.dtype);
-  const shape = { heads, latent, rope, scale: ctx.softmaxScale };
-  backend.latentAttention(full.reshape([tokens, heads * (latent + rope)]), cache, index, bounds, shape, o);
+  const query = full.reshape([tokens, heads * (latent + rope)]);
+  backend.latentAttention(query, pages, rows, { heads, scale: ctx.softmaxScale }, o);
   const oLatent = o.reshape([tokens * heads, latent]);
   return multiplyPerHead(tape, oLatent, wUv, recipe, v, order, false).reshape([tokens, heads * v]);
 }

@@ -5,11 +5,12 @@ import type { ModelConfig } from '../spec/model.js';
 import type { Recipe } from '../spec/precision.js';
 import type { CacheFormat, WeightFormat } from '../spec/serving.js';
 import { add, concatColumns, linear, rmsNorm, rope } from '../tensor/functions.js';
+import { PAGE_TOKENS } from '../tensor/latent-pages.js';
 import { Pool } from '../tensor/pool.js';
 import { Tape } from '../tensor/tape.js';
 import { Tensor } from '../tensor/tensor.js';
 import { type Absorbed, absorb, absorbedAttention, expandedAttention } from './latent-attention.js';
-import { LatentCache, PAGE_TOKENS } from './latent-cache.js';
+import { LatentCache } from './latent-cache.js';
 import type { ModelRunner, StepBatch, StepResult } from './runner.js';
 import { planStep, type StepPlan } from './step-plan.js';
 
@@ -140,14 +141,15 @@ export class TransformerRunner implements ModelRunner {
     const latent = normedLatent(ctx, w, cKv);
     rope(tape, q, ctx.ropeTable, plan.positions, queryRope(ctx));
     rope(tape, kR, ctx.ropeTable, plan.positions, keyRope(ctx));
-    this.latents.write(l, plan.slots, latent, kR);
+    const pages = this.latents.layers[l]!;
+    tape.backend.latentWrite(latent, kR, plan.slots, pages);
     const o = tape.alloc([u.rows, config.num_attention_heads * config.v_head_dim], u.dtype);
     for (const part of plan.parts) {
       const rows = (t: Tensor) => t.rowsView(part.from, part.to);
       const value =
         part.kind === 'expanded'
           ? expandedAttention(ctx, w, rows(q), rows(latent), rows(kR), part.segments)
-          : absorbedAttention(ctx, this.absorbed[l]!, rows(q), this.latents.layers[l]!, part);
+          : absorbedAttention(ctx, this.absorbed[l]!, rows(q), pages, part.rows);
       tape.backend.copyColumnsIn(value, rows(o), 0);
     }
     return linear(tape, o, w.get('o_proj.weight'), recipe.attentionOutput);

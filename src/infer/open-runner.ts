@@ -5,7 +5,7 @@ import { loadModel } from '../model/load.js';
 import type { ModelConfig } from '../spec/model.js';
 import { RECIPES } from '../spec/precision.js';
 import type { CacheFormat, WeightFormat } from '../spec/serving.js';
-import { PAGE_TOKENS } from './latent-cache.js';
+import { PAGE_TOKENS } from '../tensor/latent-pages.js';
 import { cacheFormatOf, TransformerRunner } from './model-runner.js';
 import type { ModelRunner } from './runner.js';
 

@@ -1,5 +1,5 @@
+import { type LatentRows, PAGE_TOKENS } from '../tensor/latent-pages.js';
 import { Tensor } from '../tensor/tensor.js';
-import { PAGE_TOKENS } from './latent-cache.js';
 import type { StepBatch } from './runner.js';
 
 /** Where the rows of one step stand. Legend as in `runner.ts`: M new tokens, S sequences. */
@@ -9,7 +9,7 @@ export interface StepPlan {
   /** i32 [M]: position of each new token in its sequence. */
   positions: Tensor;
   /** i32 [M]: cache slot of each new token. */
-  slots: Int32Array;
+  slots: Tensor;
   /** How attention is computed, rows in order. */
   parts: AttentionPart[];
 }
@@ -23,9 +23,8 @@ export type AttentionPart = { from: number; to: number } & (
     }
   | {
       kind: 'absorbed';
-      /** i32: cache slots that each row sees, row after row, and the bounds of the rows therein. */
-      index: Tensor;
-      bounds: Tensor;
+      /** Rows from 0 at `from`. */
+      rows: LatentRows;
     }
 );
 
@@ -51,7 +50,7 @@ export function planStep(batch: StepBatch, context: number): StepPlan {
   return {
     tokens: Tensor.i32(batch.tokens),
     positions: Tensor.i32(positions),
-    slots,
+    slots: Tensor.i32(slots),
     parts: partsOf(sequences),
   };
 }
@@ -83,7 +82,7 @@ function partsOf(sequences: readonly Sequence[]): AttentionPart[] {
     while (end < sequences.length && isExpanded(sequences[end]!) === expanded) end++;
     const run = sequences.slice(s, end);
     const [from, to] = [run[0]!.from, run.at(-1)!.to];
-    if (to > from) parts.push({ from, to, ...(expanded ? segmentsOf(run) : causalRows(run)) });
+    if (to > from) parts.push({ from, to, ...(expanded ? segmentsOf(run) : latentRows(run)) });
     s = end;
   }
   return parts;
@@ -94,15 +93,15 @@ function segmentsOf(run: readonly Sequence[]): { kind: 'expanded'; segments: Ten
   return { kind: 'expanded', segments: Tensor.i32([0, ...run.map(({ to }) => to - start)]) };
 }
 
-/** Each new token sees all slots of its sequence up to its own. */
-function causalRows(run: readonly Sequence[]): { kind: 'absorbed'; index: Tensor; bounds: Tensor } {
-  const index: number[] = [];
-  const bounds = [0];
-  for (const { from, to, length, pages } of run) {
-    for (let seen = length + 1; seen <= length + to - from; seen++) {
-      for (let position = 0; position < seen; position++) index.push(slotOf(pages, position));
-      bounds.push(index.length);
-    }
-  }
-  return { kind: 'absorbed', index: Tensor.i32(index), bounds: Tensor.i32(bounds) };
+function latentRows(run: readonly Sequence[]): { kind: 'absorbed'; rows: LatentRows } {
+  const start = run[0]!.from;
+  const pageBounds = [0];
+  for (const { pages } of run) pageBounds.push(pageBounds.at(-1)! + pages.length);
+  const rows = {
+    bounds: Tensor.i32([0, ...run.map(({ to }) => to - start)]),
+    lengths: Tensor.i32(run.map(({ length }) => length)),
+    pages: Tensor.i32(run.flatMap(({ pages }) => [...pages])),
+    pageBounds: Tensor.i32(pageBounds),
+  };
+  return { kind: 'absorbed', rows };
 }

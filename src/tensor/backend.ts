@@ -1,5 +1,6 @@
 import type { Operand } from '../spec/precision.js';
 import type { InferenceOps } from './inference.js';
+import type { LatentPages, LatentRows } from './latent-pages.js';
 import type { DType, Tensor } from './tensor.js';
 
 /**
@@ -188,18 +189,20 @@ export interface Backend extends InferenceOps {
     dkv: Tensor,
     dkRope: Tensor,
   ): void;
+  /** Keeps latent [M, d_c] and kRope [M, d_h^R] at `slots` i32 [M]. */
+  latentWrite(latent: Tensor, kRope: Tensor, slots: Tensor, pages: LatentPages): void;
+  /** The inverse: `slots` i32 [M] → latent [M, d_c], kRope [M, d_h^R]. */
+  latentRead(pages: LatentPages, slots: Tensor, latent: Tensor, kRope: Tensor): void;
   /**
-   * One new token per row on the latent cache (weight absorption [V2 §2.1.2]): q [B, H·(latent+rope)] per head
-   * [q_nope·W_UK | q_rope]; row b attends to cache rows pages… of its sequence: cache [capacity, latent+rope]
-   * activation, `rows` i32 [B+1] bounds into `index` i32 (cache row of each position, in order);
-   * o [B, H·latent] = softmax(q·cacheᵀ · scale) · cache[:, :latent].
+   * Attention on the latent cache (weight absorption [V2 §2.1.2]): q [B, H·(d_c + d_h^R)] per head [q_nope·W_UK | q_rope];
+   * o [B, H·d_c] = softmax(q·[c; k^R]ᵀ · scale) · c over the tokens that each row sees. A row's result does not depend
+   * on the other rows of the call.
    */
   latentAttention(
     q: Tensor,
-    cache: Tensor,
-    index: Tensor,
-    bounds: Tensor,
-    shape: { heads: number; latent: number; rope: number; scale: number },
+    pages: LatentPages,
+    rows: LatentRows,
+    shape: { heads: number; scale: number },
     o: Tensor,
   ): void;
 

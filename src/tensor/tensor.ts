@@ -1,9 +1,10 @@
 /**
  * Tensors: a shape, an element type and memory. Always contiguous, last dimension fastest.
  *
- * `bf16` lives in a Uint16Array (upper half of the FP32 bits), 8-bit floats in a Uint8Array as their codes.
+ * `bf16` lives in a Uint16Array (upper half of the FP32 bits), 8-bit floats in a Uint8Array as their codes, `u8` are bytes
+ * with a layout of their own.
  */
-export type DType = 'f64' | 'f32' | 'bf16' | 'e4m3' | 'e5m2' | 'i32';
+export type DType = 'f64' | 'f32' | 'bf16' | 'e4m3' | 'e5m2' | 'u8' | 'i32';
 
 export type TensorData = Float64Array | Float32Array | Uint16Array | Uint8Array | Int32Array;
 
@@ -13,6 +14,7 @@ const ARRAYS = {
   bf16: Uint16Array,
   e4m3: Uint8Array,
   e5m2: Uint8Array,
+  u8: Uint8Array,
   i32: Int32Array,
 } as const;
 

@@ -3,6 +3,7 @@ import type { Backend } from '../../src/tensor/backend.js';
 import { attentionOps } from './conformance/attention.js';
 import { endOps } from './conformance/ends.js';
 import { type Case, check, type Rule } from './conformance/harness.js';
+import { latentOps } from './conformance/latents.js';
 import { linearOps } from './conformance/linear.js';
 import { moeOps } from './conformance/moe.js';
 import { rowOps } from './conformance/rows.js';
@@ -16,7 +17,7 @@ let suite: Map<string, (Case | Rule)[]> | undefined;
 
 function collect(): Map<string, (Case | Rule)[]> {
   const byOp = new Map<string, (Case | Rule)[]>();
-  for (const family of [linearOps, rowOps, attentionOps, moeOps, endOps, storedOps]) {
+  for (const family of [linearOps, rowOps, attentionOps, latentOps, moeOps, endOps, storedOps]) {
     for (const test of family()) byOp.set(test.op, [...(byOp.get(test.op) ?? []), test]);
   }
   return byOp;

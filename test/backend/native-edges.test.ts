@@ -96,19 +96,6 @@ for (const level of LEVELS) {
       for (const name of Object.keys(want))
         expect(distance(got[name]!, want[name]!), name).toBeLessThan(1e-5);
     });
-
-    it('latentAttention: a context of many parts, its rows scattered', () => {
-      const shape = { heads: 3, latent: 40, rope: 8, scale: 0.2 };
-      const [length, capacity] = [5000, 6000];
-      const q = random([2, 3 * 48], 'f32', 1);
-      const cache = random([capacity, 48], 'f32', 2);
-      const index = Tensor.i32(Int32Array.from({ length }, (_, i) => (i * 7) % capacity));
-      const bounds = Tensor.i32([0, 300, length]);
-      const [got, want] = [Tensor.zeros([2, 120], 'f32'), Tensor.zeros([2, 120], 'f32')];
-      backend.latentAttention(q, cache, index, bounds, shape, got);
-      referenceBackend.latentAttention(q, cache, index, bounds, shape, want);
-      expect(distance(got, want)).toBeLessThan(1e-5); // as above
-    });
   });
 
   describe(`NaN reaches the result: ${level}`, () => {
@@ -211,11 +198,24 @@ describe.runIf(addon)('the same bits for every number of threads', () => {
       return Object.values(runAttention(backend, attentionOf(500, [0, 300, 500], shape, 'bf16')));
     },
     latentAttention: (backend) => {
-      const o = Tensor.zeros([1, 2 * 64], 'bf16');
-      const [q, cache] = [random([1, 2 * 96], 'bf16', 1), random([1500, 96], 'bf16', 2)];
-      const index = Tensor.i32(Int32Array.from({ length: 1500 }, (_, i) => i));
-      const shape = { heads: 2, latent: 64, rope: 32, scale: 0.2 };
-      backend.latentAttention(q, cache, index, Tensor.i32([0, 1500]), shape, o);
+      const pages = {
+        format: 'bf16',
+        latent: 64,
+        rope: 32,
+        data: Tensor.zeros([47, 32 * 96 * 2], 'u8'),
+      } as const;
+      const [o, slots] = [
+        Tensor.zeros([1, 2 * 64], 'bf16'),
+        Tensor.i32(Int32Array.from({ length: 1500 }, (_, i) => i)),
+      ];
+      backend.latentWrite(random([1500, 64], 'bf16', 2), random([1500, 32], 'bf16', 3), slots, pages);
+      const rows = {
+        bounds: Tensor.i32([0, 1]),
+        lengths: Tensor.i32([1499]),
+        pages: Tensor.i32(Int32Array.from({ length: 47 }, (_, i) => i)),
+        pageBounds: Tensor.i32([0, 47]),
+      };
+      backend.latentAttention(random([1, 2 * 96], 'bf16', 1), pages, rows, { heads: 2, scale: 0.2 }, o);
       return [o];
     },
     rmsNormBackward: (backend) => {

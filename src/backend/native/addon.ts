@@ -11,12 +11,16 @@ import type { TensorData } from '../../tensor/tensor.js';
 type Data = TensorData;
 type Optional = TensorData | undefined;
 
-/** Number formats and scale modes as native/formats.h numbers them. */
+/** Number formats and scale modes as native/formats.h numbers them, formats of the cache as native/latent_pages.h does. */
 export const FORMAT_CODES = { fp32: 0, bf16: 1, e4m3: 2, e5m2: 3, e5m6: 4 } as const;
+export const CACHE_FORMAT_CODES = { fp32: 0, bf16: 1, fp8: 2, logfmt8: 3 } as const;
 export const SCALE_CODES = { fp32: 0, pow2: 1 } as const;
 
 /** experts, topK, groups, topGroups, scoring, method, normalize, scalingFactor. */
 type RouterArguments = [number, number, number, number, string, string, boolean, number];
+
+/** data, format, latent, rope. */
+type PageArguments = readonly [Data, number, number, number];
 
 /** The kernels of one instruction-set level. */
 export interface Kernels {
@@ -117,14 +121,27 @@ export interface Kernels {
     dkv: Data,
     dkRope: Data,
   ): void;
+  latentWrite(latent: Data, kRope: Data, slots: Data, ...pages: PageArguments): void;
+  latentRead(
+    data: Data,
+    format: number,
+    latentWidth: number,
+    rope: number,
+    slots: Data,
+    latent: Data,
+    kRope: Data,
+  ): void;
   latentAttention(
     q: Data,
-    cache: Data,
-    index: Data,
-    bounds: Data,
-    heads: number,
+    data: Data,
+    format: number,
     latent: number,
     rope: number,
+    bounds: Data,
+    lengths: Data,
+    pages: Data,
+    pageBounds: Data,
+    heads: number,
     scale: number,
     o: Data,
   ): void;

@@ -1,7 +1,9 @@
 import type { Backend, PackedWeight, QuantizedTensor, RouterShape } from '../../tensor/backend.js';
+import type { LatentPages } from '../../tensor/latent-pages.js';
 import { isNarrow } from '../../tensor/quantized.js';
 import {
   type Addon,
+  CACHE_FORMAT_CODES,
   FORMAT_CODES,
   type InstructionSet,
   type Kernels,
@@ -145,7 +147,9 @@ function rowOps(
   };
 }
 
-function attentionOps(kernels: Kernels): Part<'attention' | 'attentionBackward' | 'latentAttention'> {
+function attentionOps(
+  kernels: Kernels,
+): Part<'attention' | 'attentionBackward' | 'latentWrite' | 'latentRead' | 'latentAttention'> {
   return {
     attention: (q, kv, kRope, segments, { heads, nope, rope, v, scale }, o, logSumExp) =>
       kernels.attention(
@@ -179,20 +183,27 @@ function attentionOps(kernels: Kernels): Part<'attention' | 'attentionBackward' 
         dkv.data,
         dkRope.data,
       ),
-    latentAttention: (q, cache, index, bounds, { heads, latent, rope, scale }, o) =>
+    latentWrite: (latent, kRope, slots, pages) =>
+      kernels.latentWrite(latent.data, kRope.data, slots.data, ...pageArguments(pages)),
+    latentRead: (pages, slots, latent, kRope) =>
+      kernels.latentRead(...pageArguments(pages), slots.data, latent.data, kRope.data),
+    latentAttention: (q, pages, { bounds, lengths, pages: table, pageBounds }, { heads, scale }, o) =>
       kernels.latentAttention(
         q.data,
-        cache.data,
-        index.data,
+        ...pageArguments(pages),
         bounds.data,
+        lengths.data,
+        table.data,
+        pageBounds.data,
         heads,
-        latent,
-        rope,
         scale,
         o.data,
       ),
   };
 }
+
+const pageArguments = ({ data, format, latent, rope }: LatentPages) =>
+  [data.data, CACHE_FORMAT_CODES[format], latent, rope] as const;
 
 const routerArguments = (s: RouterShape) =>
   [s.experts, s.topK, s.groups, s.topGroups, s.scoring, s.method, s.normalize, s.scalingFactor] as const;

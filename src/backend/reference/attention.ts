@@ -180,38 +180,3 @@ function backwardHead(
   });
   return { q: dq, k: dk, v: dv };
 }
-
-/**
- * One query per row on the latent cache [V2 §2.1.2]: o_bh = Σ_j p_j c_j[:latent] with p = softmax_j(scale · q_bh·c_j)
- * over the cache rows index[bounds[b] .. bounds[b+1]). q [B, H·(latent+rope)], cache [capacity, latent+rope],
- * o [B, H·latent].
- */
-export function latentAttention(
-  q: Tensor,
-  cache: Tensor,
-  index: Tensor,
-  bounds: Tensor,
-  shape: { heads: number; latent: number; rope: number; scale: number },
-  o: Tensor,
-): void {
-  const { heads, latent, scale } = shape;
-  const depth = latent + shape.rope;
-  const [query, memory, place, edge] = [read(q), read(cache), integers(index), integers(bounds)];
-  const output = target(o);
-  const sum = new Float64Array(latent);
-  for (let b = 0; b < q.rows; b++) {
-    const rows = place.subarray(edge[b]!, edge[b + 1]!);
-    const p = new Float64Array(rows.length);
-    for (let h = 0; h < heads; h++) {
-      const start = (b * heads + h) * depth;
-      for (let j = 0; j < rows.length; j++) {
-        p[j] = scale * dot(query, start, memory, rows[j]! * depth, depth);
-      }
-      softmax(p, rows.length);
-      sum.fill(0);
-      for (let j = 0; j < rows.length; j++) addScaled(sum, 0, p[j]!, memory, rows[j]! * depth, latent);
-      output.set(sum, (b * heads + h) * latent);
-    }
-  }
-  commit(o, output);
-}

@@ -1,6 +1,7 @@
 import type { Backend } from '../../tensor/backend.js';
-import { attention, attentionBackward, latentAttention } from './attention.js';
+import { attention, attentionBackward } from './attention.js';
 import { add, cast, copyColumnsIn, copyColumnsOut, fill, swiglu, swigluBackward } from './elementwise.js';
+import { latentAttention, latentRead, latentWrite } from './latents.js';
 import { gemm, gemmWgrad } from './linear.js';
 import { crossEntropy, embedding, embeddingBackward } from './loss.js';
 import { dispatchPlan, permute, route, routeBackward, unpermute, unpermuteBackward } from './moe.js';
@@ -38,6 +39,8 @@ export const referenceBackend: Backend = {
 
   attention,
   attentionBackward,
+  latentWrite,
+  latentRead,
   latentAttention,
 
   route,

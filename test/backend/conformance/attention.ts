@@ -32,7 +32,6 @@ export function* attentionOps(): Generator<Case> {
         yield backwardCase(heads, segments, dtype);
       }
     }
-    for (const shape of LATENTS) yield latentCase(shape, dtype);
   }
 }
 
@@ -115,44 +114,5 @@ function backwardCase(
       const bound = (t: Tensor) => error * Math.max(largest(t), terms);
       return { dq: bound(dq!), dkv: bound(dkv!), dkRope: bound(dkRope!) };
     },
-  };
-}
-
-interface Latent {
-  heads: number;
-  latent: number;
-  rope: number;
-  /** Length of each row's history. */
-  lengths: number[];
-}
-
-const LATENTS: readonly Latent[] = [
-  { heads: 1, latent: 16, rope: 8, lengths: [1] },
-  { heads: 3, latent: 33, rope: 6, lengths: [5, 1, 40] },
-  { heads: 4, latent: 64, rope: 16, lengths: [70, 3] },
-  { heads: 16, latent: 512, rope: 64, lengths: [33, 130] },
-];
-
-function latentCase({ lengths, ...sizes }: Latent, dtype: DType): Case {
-  const data = new Data(302);
-  const { heads, latent, rope } = sizes;
-  const shape = { ...sizes, scale: 1 / Math.sqrt(latent + rope) };
-  const bounds = [0];
-  for (const length of lengths) bounds.push(bounds[bounds.length - 1]! + length);
-  const total = bounds[lengths.length]!;
-  const capacity = total + 20;
-  const cache = data.normal([capacity, latent + rope], dtype);
-  return {
-    op: 'latentAttention',
-    name: `${heads} heads of ${latent}+${rope}, histories ${lengths}, ${dtype}`,
-    inputs: {
-      q: data.normal([lengths.length, heads * (latent + rope)], dtype, 3),
-      cache,
-      index: data.choices(1, total, capacity).reshape([total]),
-      bounds: Tensor.i32(bounds),
-    },
-    outputs: { o: blank([lengths.length, heads * latent], dtype) },
-    run: (on, t) => on.latentAttention(t.q!, t.cache!, t.index!, t.bounds!, shape, t.o!),
-    tolerance: { o: relativeError(dtype, total) * largest(cache) },
   };
 }

@@ -44,6 +44,7 @@ const BLANK: Record<DType, number> = {
   bf16: 0x7fc0,
   e4m3: 0x7f,
   e5m2: 0x7f,
+  u8: 0xff,
   i32: -(2 ** 31),
 };
 

@@ -1,0 +1,545 @@
+// Attention on the latent cache with absorbed weights [V2 §2.1.2], inside one task or as a whole op.
+//
+// All heads attend to the same cache rows, so that the heads of a sequence's rows are the columns of matrix products:
+// scores = keys · queriesᵀ and sums = weights · keys[:latent]. A context is cut into parts of kPartKeys at fixed positions,
+// a part goes in steps of kStepKeys with an online softmax [arXiv 2205.14135], and the parts are put together in order: what a
+// row gives depends on its own query and context alone, to the bit.
+//
+// Legend: H heads; a column is one head of one row; kColumns columns make a group, the unit of all products; C is the type
+// that is multiplied: float for an FP32 cache, else bf16.
+#pragma once
+
+#include <vector>
+
+#include "attention.h"
+#include "latent_pages.h"
+
+namespace fathom {
+namespace FATHOM_ISA_NS {
+
+constexpr int64_t kPartKeys = 512, kStepKeys = 128, kColumns = 16;
+/// Columns of the latent that sums are computed for at a time: four panels, one accumulator tile each.
+constexpr int64_t kValueColumns = 64;
+
+/// Rows of S sequences on their caches.
+struct LatentRows {
+  int64_t sequences;
+  const int32_t *bounds, *lengths;      // rows of each sequence [S+1]; tokens before its first row [S]
+  const int32_t *pages, *page_bounds;   // pages of all sequences; bounds therein [S+1]
+};
+
+/// One part of one sequence's context for some of its groups.
+struct LatentTask {
+  int64_t sequence, begin, end;  // keys
+  int64_t first_group, groups;
+  float* partial;                // unfinished results of the groups, LatentState::floats() each; null: the only part
+};
+
+/// The unfinished softmax of one group: sums in panels [latent/16][column][16], largest scaled score, mass.
+struct LatentState {
+  float *sums, *top, *mass;
+  static int64_t floats(int64_t latent) { return round_up(latent, 16) * kColumns + 2 * kColumns; }
+  static LatentState at(float* memory, int64_t latent) {
+    float* top = memory + round_up(latent, 16) * kColumns;
+    return {memory, top, top + kColumns};
+  }
+};
+
+// ---- Products -------------------------------------------------------------------------------------------------------
+
+/// kStepKeys keys in rows of 16 keys: pointers, and elements from key to key.
+template <class C>
+struct KeyRows {
+  const C *latent[kStepKeys / 16], *rope[kStepKeys / 16];
+  int64_t latent_stride, rope_stride;
+};
+
+/// Sizes of a contraction as stored: bf16 is filled up to 32.
+template <class C>
+constexpr int64_t filled(int64_t width) {
+  return std::is_same_v<C, bf16> ? round_up(width, 32) : width;
+}
+
+/// Scores [16, kColumns] of 16 keys.
+template <class C>
+void score_tile(const C* a, int64_t stride, int64_t depth, const C* query, float* scores, bool accumulate) {
+  const C* const panel[1] = {query};
+  multiply_half<1>(a, stride, int64_t{32}, int64_t{16}, panel, steps_of<C>(depth), scores, kColumns, accumulate);
+}
+
+/// scores [kStepKeys, kColumns] of the first `tiles` times 16 keys; query: packed [latent filled | rope filled].
+template <class C>
+void score_keys(const KeyRows<C>& keys, int64_t tiles, int64_t latent, int64_t rope, const C* query, float* scores) {
+#if defined(FATHOM_AMX)
+  if constexpr (std::is_same_v<C, bf16>) {
+    for (int64_t t = 0; t < tiles; t += 4, scores += 4 * 16 * kColumns) {
+      FATHOM_TILE_ZERO(0);
+      FATHOM_TILE_ZERO(1);
+      FATHOM_TILE_ZERO(2);
+      FATHOM_TILE_ZERO(3);
+      const bf16* q = query;
+      const auto products = [&](const bf16* const* rows, int64_t stride, int64_t depth) {
+        for (int64_t k = 0; k < depth; k += 32, q += 512) {
+          FATHOM_TILE_LOAD(4, q, 64);
+          FATHOM_TILE_LOAD(5, rows[0] + k, stride * 2);
+          FATHOM_TILE_DP(0, 5, 4);
+          FATHOM_TILE_LOAD(6, rows[1] + k, stride * 2);
+          FATHOM_TILE_DP(1, 6, 4);
+          FATHOM_TILE_LOAD(7, rows[2] + k, stride * 2);
+          FATHOM_TILE_DP(2, 7, 4);
+          FATHOM_TILE_LOAD(5, rows[3] + k, stride * 2);
+          FATHOM_TILE_DP(3, 5, 4);
+        }
+      };
+      FATHOM_TILE_BARRIER();
+      products(keys.latent + t, keys.latent_stride, filled<bf16>(latent));
+      products(keys.rope + t, keys.rope_stride, filled<bf16>(rope));
+      FATHOM_TILE_STORE(0, scores, 64);
+      FATHOM_TILE_STORE(1, scores + 256, 64);
+      FATHOM_TILE_STORE(2, scores + 512, 64);
+      FATHOM_TILE_STORE(3, scores + 768, 64);
+    }
+    return;
+  }
+#endif
+  const C* rope_query = query + filled<C>(latent) * kColumns;
+  for (int64_t t = 0; t < tiles; ++t, scores += 16 * kColumns) {
+    score_tile(keys.latent[t], keys.latent_stride, filled<C>(latent), query, scores, false);
+    if (rope > 0) score_tile(keys.rope[t], keys.rope_stride, filled<C>(rope), rope_query, scores, true);
+  }
+}
+
+/// Elements of one packed panel of values, 16 columns of kStepKeys keys. A line more than it takes: panels a multiple of
+/// 4 KB apart would share their cache sets.
+template <class C>
+constexpr int64_t value_panel() {
+  return kStepKeys * 16 + 64 / static_cast<int64_t>(sizeof(C));
+}
+
+#if defined(FATHOM_AMX)
+/// One to four panels of sums [kColumns, 16] += weights [kColumns, keys] · values.
+template <int P>
+void add_panels(const bf16* weights, const bf16* values, int64_t keys, float* sums) {
+  constexpr int64_t next = value_panel<bf16>();
+  FATHOM_TILE_BARRIER();
+  FATHOM_TILE_LOAD(0, sums, 64);
+  if constexpr (P > 1) FATHOM_TILE_LOAD(1, sums + 256, 64);
+  if constexpr (P > 2) FATHOM_TILE_LOAD(2, sums + 512, 64);
+  if constexpr (P > 3) FATHOM_TILE_LOAD(3, sums + 768, 64);
+  for (int64_t k = 0; k < keys; k += 32, values += 512) {
+    FATHOM_TILE_LOAD(4, weights + k, kStepKeys * 2);
+    FATHOM_TILE_LOAD(5, values, 64);
+    FATHOM_TILE_DP(0, 4, 5);
+    if constexpr (P > 1) {
+      FATHOM_TILE_LOAD(6, values + next, 64);
+      FATHOM_TILE_DP(1, 4, 6);
+    }
+    if constexpr (P > 2) {
+      FATHOM_TILE_LOAD(7, values + 2 * next, 64);
+      FATHOM_TILE_DP(2, 4, 7);
+    }
+    if constexpr (P > 3) {
+      FATHOM_TILE_LOAD(5, values + 3 * next, 64);
+      FATHOM_TILE_DP(3, 4, 5);
+    }
+  }
+  FATHOM_TILE_STORE(0, sums, 64);
+  if constexpr (P > 1) FATHOM_TILE_STORE(1, sums + 256, 64);
+  if constexpr (P > 2) FATHOM_TILE_STORE(2, sums + 512, 64);
+  if constexpr (P > 3) FATHOM_TILE_STORE(3, sums + 768, 64);
+}
+#endif
+
+/// `panels` <= 4 panels of sums += weights [kColumns, kStepKeys] · packed values of the first `keys` keys, a multiple of 32.
+template <class C>
+void add_values(const C* weights, const C* values, int64_t keys, int64_t panels, float* sums) {
+#if defined(FATHOM_AMX)
+  if constexpr (std::is_same_v<C, bf16>) {
+    if (panels == 4) return add_panels<4>(weights, values, keys, sums);
+    if (panels == 3) return add_panels<3>(weights, values, keys, sums);
+    if (panels == 2) return add_panels<2>(weights, values, keys, sums);
+    return add_panels<1>(weights, values, keys, sums);
+  }
+#endif
+  for (int64_t p = 0; p < panels; ++p, values += value_panel<C>(), sums += 256) {
+    const C* const panel[1] = {values};
+    multiply_half<1>(weights, kStepKeys, int64_t{32}, kColumns, panel, steps_of<C>(keys), sums, int64_t{16}, true);
+  }
+}
+
+/// Packs `width` <= kValueColumns columns from `column` of `keys` keys (a multiple of 32).
+inline void pack_values(float* dst, const KeyRows<float>& rows, int64_t keys, int64_t column, int64_t width) {
+  for (int64_t j = 0; j < width; j += 16, dst += value_panel<float>()) {
+    for (int64_t k = 0; k < keys; ++k) {
+      store(dst + k * 16, load(rows.latent[k / 16] + k % 16 * rows.latent_stride + column + j, width - j));
+    }
+  }
+}
+inline void pack_values(bf16* dst, const KeyRows<bf16>& rows, int64_t keys, int64_t column, int64_t width) {
+#if defined(__AVX512BW__)
+  // Pairs of one column's values in two keys: the words 0, 32, 1, 33, … of the keys' 32 columns, and 16, 48, 17, 49, ….
+  static constexpr auto order = [] {
+    struct {
+      uint16_t left[32] = {}, right[32] = {};
+    } o;
+    for (int i = 0; i < 32; ++i) {
+      o.left[i] = static_cast<uint16_t>(i / 2 + i % 2 * 32);
+      o.right[i] = static_cast<uint16_t>(16 + i / 2 + i % 2 * 32);
+    }
+    return o;
+  }();
+  const __m512i left = _mm512_loadu_si512(order.left), right = _mm512_loadu_si512(order.right);
+  if (width % 32 == 0) {
+    for (int64_t k = 0; k < keys; k += 2) {
+      const bf16* even = rows.latent[k / 16] + k % 16 * rows.latent_stride + column;
+      const bf16* odd = even + rows.latent_stride;
+      bf16* to = dst + k * 16;
+      for (int64_t j = 0; j < width; j += 32, to += 2 * value_panel<bf16>()) {
+        const __m512i a = _mm512_loadu_si512(even + j), b = _mm512_loadu_si512(odd + j);
+        _mm512_storeu_si512(to, _mm512_permutex2var_epi16(a, left, b));
+        _mm512_storeu_si512(to + value_panel<bf16>(), _mm512_permutex2var_epi16(a, right, b));
+      }
+    }
+    return;
+  }
+#endif
+  for (int64_t j = 0; j < width; j += 16, dst += value_panel<bf16>()) {
+    for (int64_t k = 0; k < keys; k += 2) {
+      const bf16* even = rows.latent[k / 16] + k % 16 * rows.latent_stride + column + j;
+      store(reinterpret_cast<int32_t*>(dst + k * 16), row_pairs(even, even + rows.latent_stride, width - j));
+    }
+  }
+}
+
+// ---- Softmax: lanes are columns -----------------------------------------------------------------------------------
+
+/// Raises top to the largest of `keys` scores and tells what earlier sums are multiplied by.
+FATHOM_INLINE f32x16 raise_top(const float* scores, int64_t keys, float c, float* top) {
+  f32x16 a = load(scores), b = load(scores + kColumns);
+  for (int64_t k = 2; k < keys; k += 2) {
+    a = max(load(scores + k * kColumns), a);
+    b = max(load(scores + (k + 1) * kColumns), b);
+  }
+  const f32x16 before = load(top), now = max(max(a, max(b, broadcast(kMasked))) * c, before);
+  store(top, now);
+  return exp2<float>(before - now);
+}
+
+/// Scores of keys from `begin` on that a column does not see (its limit is `visible`) become −∞: their weight is 0 even where
+/// a column sees none of a part, and top stays finite.
+FATHOM_INLINE void mask_scores(float* scores, int64_t keys, int64_t begin, i32x16 visible) {
+  const f32x16 none = broadcast(-std::numeric_limits<float>::infinity());
+  for (int64_t k = 0; k < keys; ++k) {
+    float* row = scores + k * kColumns;
+    store(row, select(broadcast_int(static_cast<int32_t>(begin + k)) < visible, load(row), none));
+  }
+}
+
+/// weights [kColumns, kStepKeys] = 2^(c · score − top), rounded to C, for `keys` keys (a multiple of 32), added up in mass
+/// after it is multiplied by `shrink`.
+template <class C>
+void weigh_keys(const float* scores, int64_t keys, float c, const float* top, f32x16 shrink, float* mass, C* weights) {
+  const f32x16 shift = -load(top), factor = broadcast(c);
+  f32x16 even = load(mass) * shrink, odd = zero();
+  constexpr int64_t rows = 16 * static_cast<int64_t>(4 / sizeof(C));  // keys that make 16 lanes of 32 bits a column
+  for (int64_t k = 0; k < keys; k += rows) {
+    i32x16 tile[16];
+    for (int i = 0; i < 16; ++i) {
+      if constexpr (std::is_same_v<C, bf16>) {
+        const float* at = scores + (k + 2 * i) * kColumns;
+        const f32x16 a = exp2<bf16>(fma(load(at), factor, shift)), b = exp2<bf16>(fma(load(at + kColumns), factor, shift));
+        even += a;
+        odd += b;
+        tile[i] = bf16_pairs(a, b);
+      } else {
+        const f32x16 a = exp2<float>(fma(load(scores + (k + i) * kColumns), factor, shift));
+        even += a;
+        tile[i] = bits_of(a);
+      }
+    }
+    transpose16(tile);
+    for (int64_t i = 0; i < 16; ++i) store(reinterpret_cast<int32_t*>(weights + i * kStepKeys + k), tile[i]);
+  }
+  store(mass, even + odd);
+}
+
+/// Multiplies the sums of each column by its factor.
+inline void shrink_sums(float* sums, int64_t latent, f32x16 shrink) {
+  float factor[16];
+  store(factor, shrink);
+  for (int64_t column = 0; column < kColumns; ++column) {
+    if (factor[column] == 1.0f) continue;
+    float* row = sums + column * 16;
+    for (int64_t j = 0; j < latent; j += 16, row += 256) store(row, load(row) * factor[column]);
+  }
+}
+
+// ---- One task -----------------------------------------------------------------------------------------------------
+
+/// Attention of rows q [B, H·(latent+rope)] -> o [B, H·latent]. Q is the type of activations.
+template <class Q>
+struct LatentCall {
+  LatentPages pages;
+  LatentRows rows;
+  int64_t heads;
+  float scale;
+  const Q* q;
+  Q* o;
+
+  int64_t depth() const { return pages.latent + pages.rope; }
+  int64_t columns(int64_t s) const { return (rows.bounds[s + 1] - rows.bounds[s]) * heads; }
+  int64_t groups(int64_t s) const { return (columns(s) + kColumns - 1) / kColumns; }
+  /// Tokens that the last row of a sequence sees.
+  int64_t length(int64_t s) const { return rows.lengths[s] + rows.bounds[s + 1] - rows.bounds[s]; }
+  int64_t first_column(int64_t s) const { return rows.bounds[s] * heads; }
+};
+
+/// Writes o of a group of which `columns` exist: sums / mass.
+template <class Q>
+void write_group(Q* o, int64_t latent, const LatentState& state, int64_t columns) {
+  float inverse[16];
+  store(inverse, 1.0f / load(state.mass));
+  for (int64_t column = 0; column < columns; ++column, o += latent) {
+    const float* row = state.sums + column * 16;
+    write_mapped(o, latent, [&](int64_t i, auto) { return load(row + i * 16) * inverse[column]; });
+  }
+}
+
+/// Keys of one part against some groups of a sequence.
+template <class C, class Q>
+class LatentPart {
+ public:
+  LatentPart(const LatentCall<Q>& latent_call, const LatentTask& its)
+      : call(latent_call), task(its), latent(call.pages.latent), rope(call.pages.rope),
+        query_elements((filled<C>(latent) + filled<C>(rope)) * kColumns), state_floats(LatentState::floats(latent)), memory(9, bytes()) {
+    queries = memory.take<C>(task.groups * query_elements);
+    weights = memory.take<C>(task.groups * kColumns * kStepKeys);
+    scores = memory.take<float>(kStepKeys * kColumns);
+    values = memory.take<C>(kValueColumns / 16 * value_panel<C>());
+    copies = memory.take<C>(kStepKeys * copied_width());
+    states = memory.take<float>(task.groups * state_floats);
+    begin_products();
+    for (int64_t g = 0; g < task.groups; ++g) begin_group(g);
+  }
+
+  void run() {
+    for (int64_t at = task.begin; at < task.end; at += kStepKeys) step(at, std::min(kStepKeys, task.end - at));
+    for (int64_t g = 0; g < task.groups; ++g) end_group(g);
+  }
+
+ private:
+  int64_t copied_width() const { return filled<C>(latent) + filled<C>(rope); }
+  size_t bytes() const {
+    return Workspace::bytes_of<C>(task.groups * query_elements) + Workspace::bytes_of<C>(task.groups * kColumns * kStepKeys) +
+           Workspace::bytes_of<float>(kStepKeys * kColumns) + Workspace::bytes_of<C>(kValueColumns / 16 * value_panel<C>()) +
+           Workspace::bytes_of<C>(kStepKeys * copied_width()) + Workspace::bytes_of<float>(task.groups * state_floats);
+  }
+  LatentState state(int64_t g) const { return LatentState::at(states + g * state_floats, latent); }
+  int64_t columns(int64_t g) const { return std::min(kColumns, call.columns(task.sequence) - (task.first_group + g) * kColumns); }
+
+  void begin_group(int64_t g) {
+    const Q* from = call.q + (call.first_column(task.sequence) + (task.first_group + g) * kColumns) * call.depth();
+    C* to = queries + g * query_elements;
+    pack_queries(to, from, columns(g), latent);
+    pack_queries(to + filled<C>(latent) * kColumns, from + latent, columns(g), rope);
+    const LatentState s = state(g);
+    std::fill(s.sums, s.top, 0.0f);
+    std::fill(s.top, s.top + kColumns, kMasked);
+    std::fill(s.mass, s.mass + kColumns, 0.0f);
+  }
+  void pack_queries(C* to, const Q* from, int64_t count, int64_t width) const {
+    if constexpr (std::is_same_v<C, float> && std::is_same_v<Q, bf16>) {
+      for (int64_t k = 0; k < width; ++k) {
+        for (int64_t i = 0; i < kColumns; ++i) to[k * kColumns + i] = i < count ? to_f32(from[i * call.depth() + k]) : 0;
+      }
+    } else {
+      pack_panel_nk(to, from, count, width, call.depth());
+    }
+  }
+
+  void step(int64_t at, int64_t count) {
+    const KeyRows<C> keys = find_keys(at, count);
+    const int64_t padded = round_up(count, 32);
+    for (int64_t g = 0; g < task.groups; ++g) weigh(keys, at, count, padded, g);
+    for (int64_t column = 0; column < latent; column += kValueColumns) {
+      const int64_t width = std::min(kValueColumns, latent - column);
+      pack_values(values, keys, padded, column, width);
+      for (int64_t g = 0; g < task.groups; ++g) {
+        add_values(weights + g * kColumns * kStepKeys, values, padded, (width + 15) / 16, state(g).sums + column * kColumns);
+      }
+    }
+  }
+
+  void weigh(const KeyRows<C>& keys, int64_t at, int64_t count, int64_t padded, int64_t g) {
+    const LatentState s = state(g);
+    const float c = call.scale * kLog2E;
+    score_keys(keys, padded / 16, latent, rope, queries + g * query_elements, scores);
+    const i32x16 limit = visible(g);
+    if (count < padded || at + count > smallest(limit)) mask_scores(scores, padded, at, limit);
+    const f32x16 shrink = raise_top(scores, padded, c, s.top);
+    shrink_sums(s.sums, latent, shrink);
+    weigh_keys(scores, padded, c, s.top, shrink, s.mass, weights + g * kColumns * kStepKeys);
+  }
+
+  /// Tokens that each column of a group sees; columns that do not exist see as many as the last.
+  i32x16 visible(int64_t g) const {
+    int32_t limit[16];
+    const int64_t first = (task.first_group + g) * kColumns, last = call.columns(task.sequence) - 1;
+    for (int64_t i = 0; i < kColumns; ++i) {
+      limit[i] = static_cast<int32_t>(call.rows.lengths[task.sequence] + std::min(first + i, last) / call.heads + 1);
+    }
+    return load(limit);
+  }
+  static int32_t smallest(i32x16 x) {
+    int32_t lane[16];
+    store(lane, x);
+    return *std::min_element(lane, lane + 16);
+  }
+
+  /// The keys at .. at + count, where they lie or as copies: of C, filled up with zeros to whole blocks of 32 keys.
+  KeyRows<C> find_keys(int64_t at, int64_t count) const {
+    KeyRows<C> rows{{}, {}, latent, rope};
+    const bool stored_so = call.pages.format == (std::is_same_v<C, float> ? kCacheF32 : kCacheBf16);
+    const bool in_place = stored_so && filled<C>(latent) == latent && filled<C>(rope) == rope && count % 32 == 0;
+    if (!in_place) rows.latent_stride = rows.rope_stride = copied_width();
+    const int32_t* pages = call.rows.pages + call.rows.page_bounds[task.sequence];
+    for (int64_t k = 0; k < round_up(count, 64); k += 16) {
+      const int64_t key = std::min(at + k, at + count - 1) / 16 * 16;
+      const int64_t slot = pages[key / kPageTokens] * kPageTokens + key % kPageTokens;
+      if (in_place) {
+        rows.latent[k / 16] = reinterpret_cast<const C*>(call.pages.latents(slot));
+        rows.rope[k / 16] = reinterpret_cast<const C*>(call.pages.k_rope(slot));
+      } else {
+        C* to = copies + k * copied_width();
+        copy_keys(to, slot, std::min<int64_t>(16, count - k));
+        rows.latent[k / 16] = to;
+        rows.rope[k / 16] = to + filled<C>(latent);
+      }
+    }
+    return rows;
+  }
+
+  void copy_keys(C* to, int64_t slot, int64_t count) const {
+    const int64_t width = filled<C>(latent);
+    for (int64_t i = 0; i < 16; ++i, to += copied_width()) {
+      if (i >= count) {
+        clear_rows(to, copied_width(), 0, 1);
+        continue;
+      }
+      read_latent(call.pages, slot + i, to);
+      clear_rows(to, 1, latent, width);
+      read_rope(call.pages, slot + i, to + width);
+      clear_rows(to, 1, width + rope, copied_width());
+    }
+  }
+
+  void end_group(int64_t g) {
+    if (!task.partial) {
+      Q* o = call.o + (call.first_column(task.sequence) + (task.first_group + g) * kColumns) * latent;
+      return write_group(o, latent, state(g), columns(g));
+    }
+    const float* from = states + g * state_floats;
+    std::copy(from, from + state_floats, task.partial + g * state_floats);
+  }
+
+  const LatentCall<Q>& call;
+  const LatentTask& task;
+  const int64_t latent, rope, query_elements, state_floats;
+  Workspace memory;
+  C *queries, *weights, *values, *copies;
+  float *scores, *states;
+};
+
+/// Puts the parts of one group together, in order, in the memory of the first.
+inline void merge_parts(float* const* partials, int64_t parts, int64_t latent) {
+  const LatentState sum = LatentState::at(partials[0], latent);
+  f32x16 top = load(sum.top);
+  for (int64_t i = 1; i < parts; ++i) top = max(top, load(LatentState::at(partials[i], latent).top));
+  for (int64_t i = 0; i < parts; ++i) {
+    const LatentState part = LatentState::at(partials[i], latent);
+    const f32x16 shrink = exp2<float>(load(part.top) - top);
+    const f32x16 mass = load(part.mass) * shrink;
+    store(sum.mass, i == 0 ? mass : load(sum.mass) + mass);
+    float factor[16];
+    store(factor, shrink);
+    for (int64_t j = 0; j < round_up(latent, 16) * kColumns; j += 16) {
+      const f32x16 scaled = load(part.sums + j) * factor[j / 16 % kColumns];
+      store(sum.sums + j, i == 0 ? scaled : load(sum.sums + j) + scaled);
+    }
+  }
+}
+
+// ---- The whole ----------------------------------------------------------------------------------------------------
+
+/// The tasks of a call, and what is left to do after them.
+template <class Q>
+class LatentJob {
+ public:
+  /// @param memory scratch slot of the calling thread for unfinished parts
+  explicit LatentJob(const LatentCall<Q>& latent_call, int slot = 8) : call(latent_call) {
+    const int64_t sequences = call.rows.sequences;
+    int64_t parts = 0;
+    for (int64_t s = 0; s < sequences; ++s) parts += parts_of(s);
+    for (int64_t s = 0; s < sequences; ++s) add_tasks(s, parts);
+    float* memory = scratch<float>(slot, partial_floats);
+    for (LatentTask& task : tasks) {
+      if (parts_of(task.sequence) == 1) continue;
+      task.partial = memory;
+      memory += task.groups * LatentState::floats(call.pages.latent);
+    }
+  }
+
+  int64_t count() const { return static_cast<int64_t>(tasks.size()); }
+  void run(int64_t i) const {
+    if (call.pages.format == kCacheF32) LatentPart<float, Q>(call, tasks[i]).run();
+    else LatentPart<bf16, Q>(call, tasks[i]).run();
+  }
+
+  /// Groups whose parts are to be put together after all tasks have run.
+  int64_t merges() const { return static_cast<int64_t>(merged.size()); }
+  void merge(int64_t i) const {
+    const Merge& m = merged[i];
+    const int64_t parts = parts_of(m.sequence), latent = call.pages.latent, floats = LatentState::floats(latent);
+    std::vector<float*> partials(parts);
+    for (int64_t p = 0; p < parts; ++p) partials[p] = tasks[m.task + p * m.stride].partial + m.group * floats;
+    merge_parts(partials.data(), parts, latent);
+    const int64_t column = (tasks[m.task].first_group + m.group) * kColumns;
+    write_group(call.o + (call.first_column(m.sequence) + column) * latent, latent, LatentState::at(partials[0], latent),
+                std::min(kColumns, call.columns(m.sequence) - column));
+  }
+
+ private:
+  /// One group of a task: the same of the parts after it are `stride` tasks apart.
+  struct Merge {
+    int64_t sequence, task, stride, group;
+  };
+
+  int64_t parts_of(int64_t s) const { return call.columns(s) == 0 ? 0 : (call.length(s) + kPartKeys - 1) / kPartKeys; }
+
+  /// Groups share what a task reads; with few parts they are split over tasks. Results do not depend on it.
+  void add_tasks(int64_t s, int64_t all_parts) {
+    constexpr int64_t kMostGroups = 16;
+    const int64_t groups = call.groups(s), parts = parts_of(s);
+    if (parts == 0) return;
+    const int64_t chunks_wanted = std::max<int64_t>(1, 2 * threads() / all_parts);
+    const int64_t chunk = std::min(kMostGroups, (groups + chunks_wanted - 1) / chunks_wanted);
+    const int64_t stride = (groups + chunk - 1) / chunk, first = count();
+    for (int64_t at = 0; at < call.length(s); at += kPartKeys) {
+      for (int64_t g = 0; g < groups; g += chunk) {
+        const int64_t own = std::min(chunk, groups - g);
+        tasks.push_back({s, at, std::min(at + kPartKeys, call.length(s)), g, own, nullptr});
+        if (parts > 1) partial_floats += own * LatentState::floats(call.pages.latent);
+      }
+    }
+    if (parts == 1) return;
+    for (int64_t g = 0; g < groups; ++g) merged.push_back({s, first + g / chunk, stride, g % chunk});
+  }
+
+  const LatentCall<Q>& call;
+  std::vector<LatentTask> tasks;
+  std::vector<Merge> merged;
+  int64_t partial_floats = 0;
+};
+
+}  // namespace FATHOM_ISA_NS
+}  // namespace fathom
