@@ -4,10 +4,13 @@ import type { Command } from 'commander';
 import { UserError } from '../errors.js';
 import type { Part } from '../model/parameters.js';
 import type { ModelSummary } from '../model/summary.js';
+import { latentCacheBytesPerToken } from '../plan/cache.js';
 import { list, table } from '../report/table.js';
 import { bytes, count } from '../report/units.js';
 import type { ModelConfig } from '../spec/model.js';
 import { MODEL_PRESETS, type ModelPreset } from '../spec/presets.js';
+import type { CacheFormat } from '../spec/serving.js';
+import { shapeOfConfig } from '../spec/shape.js';
 import { runs, type Session } from './session.js';
 
 /** `fathom inspect DIR|PRESET`. */
@@ -97,16 +100,21 @@ function overview(source: string, { config: c, parameters, cacheBytesPerToken, b
     ['context', context(c)],
     ['parameters', `${count(parameters.total)} total, ${count(parameters.active)} active per token`],
     ['stored', bytes(all)],
-    [
-      c.attention_kind === 'mla' ? 'latent cache' : 'key-value cache',
-      `${bytes(cacheBytesPerToken)} per token in BF16`,
-    ],
+    ['cache', cache(c, cacheBytesPerToken)],
   ];
   if (parameters.mtp.total > 0) {
     const modules = `${c.num_nextn_predict_layers} module${c.num_nextn_predict_layers > 1 ? 's' : ''}`;
     pairs.splice(7, 0, ['MTP', `${modules}, ${count(parameters.mtp.total)} parameters beside those`]);
   }
   return pairs;
+}
+
+/** Bytes per token; the engine keeps the latents of MLA in narrower formats too. */
+function cache(c: ModelConfig, inBf16: number): string {
+  const wide = `${bytes(inBf16)} per token in BF16`;
+  if (c.attention_kind !== 'mla') return `keys and values, ${wide}`;
+  const narrow = (format: CacheFormat) => bytes(latentCacheBytesPerToken(shapeOfConfig(c), format));
+  return `latents, ${wide}, ${narrow('fp8')} in FP8, ${narrow('logfmt8')} in LogFMT-8`;
 }
 
 const attention = (c: ModelConfig): string =>

@@ -156,6 +156,6 @@ export class TransformerRunner implements ModelRunner {
   }
 }
 
-/** Type of activations and of an unquantised cache under a recipe. */
+/** The cache format that keeps what a recipe computes. */
 export const cacheFormatOf = (recipe: Recipe): CacheFormat =>
   activationType(recipe) === 'f32' ? 'fp32' : 'bf16';

@@ -6,13 +6,13 @@ import type { ModelConfig } from '../spec/model.js';
 import { RECIPES } from '../spec/precision.js';
 import type { CacheFormat, WeightFormat } from '../spec/serving.js';
 import { PAGE_TOKENS } from '../tensor/latent-pages.js';
-import { cacheFormatOf, TransformerRunner } from './model-runner.js';
+import { TransformerRunner } from './model-runner.js';
 import type { ModelRunner } from './runner.js';
 
 export interface OpenRunnerOptions {
   /** As stored where absent. */
   weights?: WeightFormat;
-  /** BF16 where absent, FP32 for FP32 weights. */
+  /** BF16 where absent. */
   cache?: CacheFormat;
   /** Tokens that the cache holds over all sequences, rounded up to whole pages; one full context where absent. */
   cacheTokens?: number;
@@ -45,7 +45,7 @@ export function openRunner(folder: string, options: OpenRunnerOptions = {}): Mod
   return new TransformerRunner(model, {
     recipe,
     weightFormat,
-    cacheFormat: options.cache ?? cacheFormatOf(recipe),
+    cacheFormat: options.cache ?? 'bf16',
     pages: Math.ceil(tokens / PAGE_TOKENS),
   });
 }

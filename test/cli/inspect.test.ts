@@ -35,6 +35,9 @@ describe('fathom inspect, of a preset', () => {
     expect(stdout).toMatch(/^model +mini \(deepseek_v3\)\n/);
     expect(stdout).toMatch(/parameters +\d.* M total, .* active per token/);
     expect(stdout).toMatch(
+      /cache +latents, 1\.92 kB per token in BF16, 1\.16 kB in FP8, 1\.2 kB in LogFMT-8/,
+    );
+    expect(stdout).toMatch(
       /model\.layers\.\{1-5\}\.mlp\.experts\.\{0-31\}\.gate_proj\.weight +\[128, 256\] +BF16 +160 /,
     );
   });

@@ -7,7 +7,10 @@ import { openRunner } from '../../src/infer/open-runner.js';
 import { loadModel } from '../../src/model/load.js';
 import { SafetensorsReader } from '../../src/model/safetensors.js';
 import { Random } from '../../src/numerics/random.js';
+import { latentCacheBytesPerToken } from '../../src/plan/cache.js';
 import { RECIPES } from '../../src/spec/precision.js';
+import { CACHE_FORMATS, type CacheFormat } from '../../src/spec/serving.js';
+import { shapeOfConfig } from '../../src/spec/shape.js';
 import { Pool } from '../../src/tensor/pool.js';
 import { Tape } from '../../src/tensor/tape.js';
 import { Tensor } from '../../src/tensor/tensor.js';
@@ -20,8 +23,8 @@ const VARIANTS = fs.readdirSync(ROOT).filter((name) => !OTHER_ATTENTION.includes
 const TOLERANCE = 2e-4;
 const BACKENDS = ['reference', 'native'] as const;
 
-const open = (variant: string, backend: (typeof BACKENDS)[number], cacheTokens = 512) =>
-  openRunner(path.join(ROOT, variant), { weights: 'fp32', cache: 'fp32', cacheTokens, backend, threads: 2 });
+const open = (variant: string, backend: (typeof BACKENDS)[number], cache: CacheFormat = 'fp32') =>
+  openRunner(path.join(ROOT, variant), { weights: 'fp32', cache, cacheTokens: 512, backend, threads: 2 });
 
 /** A prompt in the expanded form, then chunks of several tokens and single ones in the absorbed form. */
 const CHUNKS = [5, 1, 3, 1, 1, 1];
@@ -102,6 +105,28 @@ describe.each(BACKENDS)('the runner on the %s backend', (backend) => {
       runner.close();
     });
 
+    // Largest error of a logit, in units of the largest: rounding errors of latents (2^-9, 2^-4 and, for LogFMT-8, about
+    // 2^-6 of each value), averaged over the values of a score and the tokens of a context; one dense layer, as a token that goes to another expert
+    // changes much.
+    it.each([
+      ['bf16', 0.01],
+      ['fp8', 0.1],
+      ['logfmt8', 0.05],
+    ] as const)('comes close with a cache in %s', (format, tolerance) => {
+      const text = randomTokens(7, 80);
+      const runner = open('v3-rope-halves', backend, format);
+      const feed = new Sequences(runner);
+      const expected = trainingLogits('v3-rope-halves', text).logits;
+      for (const count of [40, 1, 1, 38]) {
+        const at = feed.length(0);
+        const { logits } = feed.step([{ sequence: 0, tokens: text.slice(at, at + count) }]);
+        const error = relativeError(logits.data, copyRows(expected, at, at + count));
+        expect(error, `from ${at}`).toBeLessThan(tolerance);
+        if (at > 0) expect(error, `from ${at}`).toBeGreaterThan(0);
+      }
+      runner.close();
+    });
+
     it('drafts what the MTP module computes in training', () => {
       const runner = open('v3-mtp', backend);
       expect(runner.draftDepth).toBe(1);
@@ -119,6 +144,22 @@ describe.each(BACKENDS)('the runner on the %s backend', (backend) => {
       }
       runner.close();
     });
+  });
+});
+
+describe('the latent cache', () => {
+  it.each(CACHE_FORMATS)('takes as many bytes as estimated: %s', (format) => {
+    const runner = openRunner(path.join(ROOT, 'v3-mtp'), {
+      cache: format,
+      cacheTokens: 70,
+      backend: 'reference',
+    });
+    const { pages, pageTokens, bytesPerToken } = runner.cache;
+    expect([pages, pageTokens]).toEqual([3, 32]);
+    expect(bytesPerToken).toBe(
+      latentCacheBytesPerToken(shapeOfConfig(runner.config), format, runner.draftDepth),
+    );
+    runner.close();
   });
 });
 
