@@ -11,6 +11,7 @@
       "native/gemm_ops.cc",
       "native/quantize_ops.cc",
       "native/wgrad_ops.cc",
+      "native/hopper_ops.cc",
       "native/peak_ops.cc",
       "native/elementwise_ops.cc",
       "native/norm_ops.cc",

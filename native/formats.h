@@ -11,7 +11,8 @@ namespace FATHOM_ISA_NS {
 
 /// Format codes as JavaScript passes them.
 enum Format : int { kF32 = 0, kBf16 = 1, kE4m3 = 2, kE5m2 = 3, kE5m6 = 4 };
-enum ScaleMode : int { kScaleF32 = 0, kScalePow2 = 1 };
+/// Scale modes as JavaScript passes them: FP32 or power of two, plus kPerTensor for one scale of the whole tensor.
+enum ScaleMode : int { kScaleF32 = 0, kScalePow2 = 1, kPerTensor = 2 };
 
 /// Values that share one scale, along the contraction and, for weights, across it [TR §3.3.2].
 constexpr int64_t kTile = 128;
@@ -81,6 +82,18 @@ FATHOM_INLINE float tile_scale(int32_t max_bits, int format, int mode) {
   std::memcpy(&scale, &bits, 4);
   return scale;
 }
+
+/// Where scales come from: kScaleF32 or kScalePow2, and the bits of the largest magnitude that all tiles share, or -1 where
+/// each tile has its own.
+struct ScaleRule {
+  int mode;
+  int32_t shared = -1;
+
+  FATHOM_INLINE float scale(i32x16 largest, int format) const { return tile_scale(shared >= 0 ? shared : hmax(largest), format, mode); }
+  FATHOM_INLINE f32x16 scales(i32x16 largest, int format) const {
+    return tile_scales(shared >= 0 ? broadcast_int(shared) : largest, format, mode);
+  }
+};
 
 /// A quotient rounded to the grid of F, for |x| up to max_finite and what rounds to it, which is all that division by a tile's
 /// scale gives. Adding 1.5 * 2^(23 - mantissa) times the binade, which is not below the smallest normal one, leaves whole

@@ -7,6 +7,7 @@ void register_kernels(const Exports& exports) {
   register_gemm(exports);
   register_quantize(exports);
   register_wgrad(exports);
+  register_hopper(exports);
   register_peak(exports);
   register_elementwise(exports);
   register_norm(exports);

@@ -13,6 +13,7 @@ void register_kernels(const Exports& exports);
 void register_gemm(const Exports& exports);
 void register_quantize(const Exports& exports);
 void register_wgrad(const Exports& exports);
+void register_hopper(const Exports& exports);
 void register_peak(const Exports& exports);
 void register_elementwise(const Exports& exports);
 void register_norm(const Exports& exports);

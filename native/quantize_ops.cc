@@ -1,14 +1,16 @@
 // Online quantisation of activations and weights [TR §3.3.2], and the way back.
 //
-// Activations [M, K]: one scale per 1 x 128 tile along K. Floor: read 4 or 2 and write 1 byte an element.
-// Weights [N, K]: one scale per 128 x 128 block; the codes go, widened to BF16, into the packed layout of gemm.h.
+// Activations [M, K]: one scale per 1 x 128 tile along K, or the same for all tiles (kPerTensor). Floor: read 4 or 2 and write 1 byte an element.
+// Weights [N, K]: one scale per 128 x 128 block, or per matrix; the codes go, widened to BF16, into the packed layout of gemm.h.
 #include <algorithm>
+#include <vector>
 
 #include "gemm.h"
 #include "kernels.h"
 #include "memory.h"
 #include "operands.h"
 #include "pool.h"
+#include "turn.h"
 
 namespace fathom {
 namespace FATHOM_ISA_NS {
@@ -73,7 +75,7 @@ void store_nan(void* codes, int64_t index, int64_t count) {
 
 /// One tile of `count` elements, src and codes from `index`. Returns its scale; `fold` multiplies it into the codes.
 template <int F, class Src>
-FATHOM_INLINE float quantize_tile(const Src* src, int64_t index, int64_t count, int mode, bool fold, void* codes) {
+FATHOM_INLINE float quantize_tile(const Src* src, int64_t index, int64_t count, const ScaleRule& rule, bool fold, void* codes) {
   constexpr int kVectors = kTile / 16;
   f32x16 x[kVectors];
   i32x16 largest = broadcast_int(0);
@@ -82,7 +84,7 @@ FATHOM_INLINE float quantize_tile(const Src* src, int64_t index, int64_t count, 
     x[v] = count == kTile ? load(src + index + 16 * v) : 16 * v < count ? load(src + index + 16 * v, count - 16 * v) : zero();
     largest = max(largest, bits_of(x[v]) & 0x7fffffff);
   }
-  const float scale = tile_scale(hmax(largest), F, mode);
+  const float scale = rule.scale(largest, F);
   if (scale != scale) {
     store_nan<F>(codes, index, count);
     return scale;
@@ -99,20 +101,20 @@ FATHOM_INLINE float quantize_tile(const Src* src, int64_t index, int64_t count, 
 
 /// Row m of x [M, K] in tiles.
 template <int F, class Src>
-void quantize_row(const Src* x, int64_t m, int64_t M, int64_t K, int mode, void* codes, float* scales) {
+void quantize_row(const Src* x, int64_t m, int64_t M, int64_t K, const ScaleRule& rule, void* codes, float* scales) {
   for (int64_t k = 0; k < K; k += kTile) {
-    const float scale = K - k >= kTile ? quantize_tile<F>(x, m * K + k, kTile, mode, !scales, codes)
-                                       : quantize_tile<F>(x, m * K + k, K - k, mode, !scales, codes);
+    const float scale = K - k >= kTile ? quantize_tile<F>(x, m * K + k, kTile, rule, !scales, codes)
+                                       : quantize_tile<F>(x, m * K + k, K - k, rule, !scales, codes);
     if (scales) scales[k / kTile * M + m] = scale;
   }
 }
 
 template <class Src>
-void quantize_rows(const Src* x, int64_t M, int64_t K, int format, int mode, void* codes, float* scales) {
+void quantize_rows(const Src* x, int64_t M, int64_t K, int format, const ScaleRule& rule, void* codes, float* scales) {
   parallel_ranges(M, kRowGrain, [&](int64_t begin, int64_t end) {
     with_narrow(format, [&](auto tag) {
       constexpr int F = decltype(tag)::value;
-      for (int64_t m = begin; m < end; ++m) quantize_row<F>(x, m, M, K, mode, codes, scales);
+      for (int64_t m = begin; m < end; ++m) quantize_row<F>(x, m, M, K, rule, codes, scales);
     });
   });
 }
@@ -127,6 +129,12 @@ void cast_all(Dst* dst, const Src* src, int64_t count) {
   });
 }
 
+/// A float or BF16 matrix [rows, columns] as it lies, from element `first`.
+Source plain(const Span& x, int64_t rows, int64_t columns, int64_t first = 0) {
+  const bool narrow = x.dtype == DType::bf16;
+  return {static_cast<const char*>(x.data) + first * (narrow ? 2 : 4), narrow ? kBf16 : kF32, nullptr, rows, columns, columns, kF32, {}};
+}
+
 /// quantize(x, M, K, format, scaleMode, codes, scales|null)
 void quantize(Span x, int64_t M, int64_t K, int format, int mode, Span codes, Span scales) {
   constexpr const char* op = "quantize";
@@ -134,11 +142,11 @@ void quantize(Span x, int64_t M, int64_t K, int format, int mode, Span codes, Sp
   check_sizes(op, M, K);
   codes.require(op, "codes", M * K, storage_of(format));
   float* scale_data = is_narrow(format) ? scales.optional<float>(op, "scales", (K + kTile - 1) / kTile * M) : nullptr;
-  if (is_narrow(format) && !scale_data && (format != kE5m6 || mode != kScalePow2)) {
+  if (is_narrow(format) && !scale_data && (format != kE5m6 || !(mode & kScalePow2))) {
     fail(op, "scales may be left out only for e5m6 with power-of-two scales");
   }
   with_float_type(x, op, "x", M * K, [&](const auto* data) {
-    if (is_narrow(format)) quantize_rows(data, M, K, format, mode, codes.data, scale_data);
+    if (is_narrow(format)) quantize_rows(data, M, K, format, rule_of(mode, plain(x, M, K)), codes.data, scale_data);
     else if (format == kBf16) cast_all(static_cast<bf16*>(codes.data), data, M * K);
     else cast_all(static_cast<float*>(codes.data), data, M * K);
   });
@@ -169,6 +177,33 @@ void dequantize(Span codes, int format, Span scales, Span out, int64_t M, int64_
   });
 }
 
+/// One row of x [.., K] in tiles of format F and back.
+template <int F, class T>
+void round_row(const T* x, T* out, int64_t K) {
+  alignas(64) bf16 codes[kTile];  // E5M6 takes two bytes, the others one
+  for (int64_t k = 0; k < K; k += kTile) {
+    const int64_t count = std::min(kTile, K - k);
+    const float scale = quantize_tile<F>(x + k, 0, count, ScaleRule{kScaleF32}, false, codes);
+    for (int64_t i = 0; i < count; i += 16) store(out + k + i, load_codes<F>(codes, i, count - i) * scale, count - i);
+  }
+}
+
+/// throughTiles(x, M, K, format, out): x rounded to a narrow format with an FP32 scale per 1 x 128 tile; both of one type
+void through_tiles(Span x, int64_t M, int64_t K, int format, Span out) {
+  constexpr const char* op = "throughTiles";
+  check_format(op, format);
+  check_sizes(op, M, K);
+  if (!is_narrow(format)) fail(op, "only narrow formats have tiles");
+  with_float_type(x, op, "x", M * K, [&](auto* from) {
+    auto* to = out.as<std::remove_pointer_t<decltype(from)>>(op, "out", M * K);
+    parallel_ranges(M, kRowGrain, [&](int64_t begin, int64_t end) {
+      with_narrow(format, [&](auto tag) {
+        for (int64_t m = begin; m < end; ++m) round_row<decltype(tag)::value>(from + m * K, to + m * K, K);
+      });
+    });
+  });
+}
+
 // ---- Weights ------------------------------------------------------------------------------------------------
 
 /// w [N, K] of one group, packed for contraction over K, or over N if `transpose`.
@@ -177,7 +212,8 @@ struct Weight {
   const Src* data;
   int64_t N, K;
   bool transpose;
-  int format, mode;
+  int format;
+  ScaleRule rule;
 
   int64_t columns() const { return transpose ? K : N; }
   int64_t depth() const { return transpose ? N : K; }
@@ -188,7 +224,7 @@ template <int F, class Src>
 float round_block(const Weight<Src>& w, int64_t n, int64_t k, int64_t rows, int64_t count, bool fold, bf16* block) {
   i32x16 largest = broadcast_int(0);
   for (int64_t r = 0; r < rows; ++r) largest = max(largest, magnitudes(w.data + (n + r) * w.K + k, count));
-  const float scale = tile_scale(hmax(largest), F, w.mode);
+  const float scale = w.rule.scale(largest, F);
   const Divider divide(scale);
   for (int64_t r = 0; r < rows; ++r) {
     const Src* row = w.data + (n + r) * w.K + k;
@@ -253,12 +289,15 @@ void pack_weight(Span w, int64_t G, int64_t N, int64_t K, bool transpose, int fo
   const int64_t group_scales = (depth + kTile - 1) / kTile * round_up(columns, 16);
   dst.require(op, "dst", G * group_elements, format == kF32 ? DType::f32 : DType::bf16);
   float* scale_data = is_narrow(format) ? scales.optional<float>(op, "scales", G * group_scales) : nullptr;
-  if (is_narrow(format) && !scale_data && mode != kScalePow2) fail(op, "scales may be left out only where they are powers of two");
+  if (is_narrow(format) && !scale_data && !(mode & kScalePow2)) fail(op, "scales may be left out only where they are powers of two");
   const int64_t across = (K + kTile - 1) / kTile, blocks = (N + kTile - 1) / kTile * across;
+  w.require(op, "w", G * N * K);
+  std::vector<ScaleRule> rules;
+  for (int64_t g = 0; g < G; ++g) rules.push_back(rule_of(is_narrow(format) ? mode : kScaleF32, plain(w, N, K, g * N * K)));
   with_float_type(w, op, "w", G * N * K, [&](const auto* data) {
     parallel_for(G * blocks, [&](int64_t index) {
       const int64_t g = index / blocks, block = index % blocks;
-      const Weight<std::remove_cv_t<std::remove_pointer_t<decltype(data)>>> weight{data + g * N * K, N, K, transpose, format, mode};
+      const Weight<std::remove_cv_t<std::remove_pointer_t<decltype(data)>>> weight{data + g * N * K, N, K, transpose, format, rules[static_cast<size_t>(g)]};
       char* to = static_cast<char*>(dst.data) + g * group_elements * (format == kF32 ? 4 : 2);
       pack_block(weight, block / across * kTile, block % across * kTile, to, scale_data ? scale_data + g * group_scales : nullptr);
     });
@@ -270,6 +309,7 @@ void pack_weight(Span w, int64_t G, int64_t N, int64_t K, bool transpose, int fo
 void register_quantize(const Exports& exports) {
   bind(exports, "quantize", quantize);
   bind(exports, "dequantize", dequantize);
+  bind(exports, "throughTiles", through_tiles);
   bind(exports, "packedBytes", packed_bytes);
   bind(exports, "packWeight", pack_weight);
 }

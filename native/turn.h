@@ -5,8 +5,10 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "operands.h"
+#include "pool.h"
 
 namespace fathom {
 namespace FATHOM_ISA_NS {
@@ -17,10 +19,36 @@ struct Source {
   int stored;           // format of the codes
   const float* scales;  // [ceil(columns / 128)][M] or null
   int64_t M, columns, pitch;
-  int format, mode;  // wanted
+  int format;  // wanted
+  ScaleRule rule;
 
   int64_t element_bytes() const { return stored == kF32 ? 4 : is_byte(stored) ? 1 : 2; }
 };
+
+/// Bits of the largest magnitude of a matrix, scales applied; NaN and infinity order above every number.
+inline int32_t largest_magnitude(const Source& s) {
+  constexpr int64_t kRows = 64;  // of one task
+  std::vector<int32_t> parts(static_cast<size_t>((s.M + kRows - 1) / kRows));
+  with_format(s.stored, [&](auto tag) {
+    parallel_ranges(s.M, kRows, [&](int64_t begin, int64_t end) {
+      i32x16 largest = broadcast_int(0);
+      for (int64_t m = begin; m < end; ++m) {
+        for (int64_t c = 0; c < s.columns; c += 16) {
+          f32x16 x = load_codes<decltype(tag)::value>(s.data, m * s.pitch + c, s.columns - c);
+          if (s.scales) x *= broadcast(s.scales[c / kTile * s.M + m]);
+          largest = max(largest, bits_of(x) & 0x7fffffff);
+        }
+      }
+      parts[static_cast<size_t>(begin / kRows)] = hmax(largest);
+    });
+  });
+  return parts.empty() ? 0 : *std::max_element(parts.begin(), parts.end());
+}
+
+/// The rule that a scale mode of JavaScript means for a matrix.
+inline ScaleRule rule_of(int mode, const Source& s) {
+  return {mode & kScalePow2, mode & kPerTensor ? largest_magnitude(s) : -1};
+}
 
 /// Turned operands of one chunk of rows, for products of T.
 template <class T>
@@ -113,7 +141,7 @@ FATHOM_INLINE void turn_rows(const Target<bf16>& target, const Row& row, const R
 
 /// To narrow format W, with scales.
 template <int W, int F>
-void turn_narrow(const Tile<F>& tile, const Target<bf16>& target, int mode) {
+void turn_narrow(const Tile<F>& tile, const Target<bf16>& target, const ScaleRule& rule) {
   alignas(64) float stage[is_byte(F) ? kTile * 32 : 32];  // codes are decoded once
   i32x16 largest[2] = {broadcast_int(0), broadcast_int(0)};
   for (int64_t r = 0; r < kTile; ++r) {
@@ -125,7 +153,7 @@ void turn_narrow(const Tile<F>& tile, const Target<bf16>& target, int mode) {
       if constexpr (is_byte(F)) store(stage + r * 32 + 16 * h, half[h]);
     }
   }
-  const f32x16 scale[2] = {tile_scales(largest[0], W, mode), tile_scales(largest[1], W, mode)};
+  const f32x16 scale[2] = {rule.scales(largest[0], W), rule.scales(largest[1], W)};
   store(target.scales, scale[0]);
   store(target.scales + 16, scale[1]);
   const Divider divide[2] = {Divider(scale[0]), Divider(scale[1])};
@@ -139,9 +167,9 @@ void turn_narrow(const Tile<F>& tile, const Target<bf16>& target, int mode) {
 /// To BF16, or narrower.
 template <int F>
 void turn_tile(const Tile<F>& tile, const Target<bf16>& target, const Source& s) {
-  if (s.format == kE4m3) return turn_narrow<kE4m3>(tile, target, s.mode);
-  if (s.format == kE5m2) return turn_narrow<kE5m2>(tile, target, s.mode);
-  if (s.format == kE5m6) return turn_narrow<kE5m6>(tile, target, s.mode);
+  if (s.format == kE4m3) return turn_narrow<kE4m3>(tile, target, s.rule);
+  if (s.format == kE5m2) return turn_narrow<kE5m2>(tile, target, s.rule);
+  if (s.format == kE5m6) return turn_narrow<kE5m6>(tile, target, s.rule);
   const auto row = [&](int64_t r, f32x16(&half)[2]) {
     tile.prefetch(r);
     tile.row(r, half);

@@ -211,10 +211,12 @@ void gemm_wgrad(Span dy, Span x, int x_stored, Span x_scales, int64_t M, int64_t
   dy.require(kOp, "dy", M * N, dy.dtype == DType::bf16 ? DType::bf16 : DType::f32);
   x.require(kOp, "x", M * K, storage_of(x_stored));
   const float* scales = x_scales.optional<float>(kOp, "xScales", (K + kTile - 1) / kTile * M);
-  const Problem p{{dy.data, dy.dtype == DType::bf16 ? kBf16 : kF32, nullptr, M, N, N, dy_format, dy_mode},
-                  {x.data, x_stored, scales, M, K, K, x_format, x_mode},
+  Problem p{{dy.data, dy.dtype == DType::bf16 ? kBf16 : kF32, nullptr, M, N, N, dy_format, {}},
+                  {x.data, x_stored, scales, M, K, K, x_format, {}},
                   dw.as<float>(kOp, "dw", groups * N * K),
                   accumulate};
+  p.dy.rule = rule_of(dy_mode, p.dy);
+  p.x.rule = rule_of(x_mode, p.x);
   std::vector<float> buffers;
   const Cut parts = cut(p, bounds, groups, buffers);
   if (dy_format == kF32) run_slices<float, false>(p, parts);

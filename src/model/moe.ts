@@ -1,7 +1,7 @@
 import type { ModelConfig } from '../spec/model.js';
 import type { LinearRecipe } from '../spec/precision.js';
 import type { RouterShape } from '../tensor/backend.js';
-import { permute, route, unpermute } from '../tensor/expert-functions.js';
+import { permute, route, throughWire, unpermute } from '../tensor/expert-functions.js';
 import { add, linear, swiglu } from '../tensor/functions.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Context, RouterState, Weights } from './context.js';
@@ -40,7 +40,8 @@ export function mixtureOfExperts(ctx: Context, w: Weights, u: Tensor, router: Ro
   });
   const h = swiglu(tape, gu, recipe.swigluCache); // [R, I]
   const out = linear(tape, h, w.get('experts.down_proj'), recipe.expertDown, { offsets: dispatch.offsets });
-  const routed = unpermute(tape, out, weights, dispatch); // [T, D]
+  const arrived = recipe.combine ? throughWire(tape, out, recipe.combine) : out;
+  const routed = unpermute(tape, arrived, weights, dispatch); // [T, D]
   if (config.n_shared_experts === 0) return routed;
   return add(tape, routed, feedForward(ctx, w, 'shared_experts.', u));
 }

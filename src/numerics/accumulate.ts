@@ -30,19 +30,24 @@ function cutOff(x: number, exponent: number): number {
 /** x cut off to FP22: 1 sign, 8 exponent, 13 mantissa bits. */
 export const truncateFp22 = (x: number): number => (x === 0 ? 0 : cutOff(x, exponentOf(Math.abs(x))));
 
-/** Sum of at most 32 products as the unit forms it: exact once each is shifted and cut off. */
+/** Sum of at most 32 products as the unit forms it: exact once each is shifted and cut off. NaN if one is not finite. */
 export function alignedSum(products: ArrayLike<number>, count = products.length): number {
   let largest = 0;
   for (let i = 0; i < count; i++) largest = Math.max(largest, Math.abs(products[i]!));
   if (largest === 0) return 0;
+  if (!(largest < Number.POSITIVE_INFINITY)) return Number.NaN;
   const exponent = exponentOf(largest);
   let sum = 0;
   for (let i = 0; i < count; i++) sum += cutOff(products[i]!, exponent);
   return sum;
 }
 
+type Values = Float32Array | Float64Array;
+
 /** Σ a[aStart + i] · b[bStart + i] for i below `count`, as the accumulator sums it. */
-type Dot = (a: Float32Array, aStart: number, b: Float32Array, bStart: number, count: number) => number;
+type Dot = (a: Values, aStart: number, b: Values, bStart: number, count: number) => number;
+
+const products = new Float32Array(GROUP);
 
 const dotFp32: Dot = (a, aStart, b, bStart, count) => {
   let sum = 0;
@@ -50,8 +55,8 @@ const dotFp32: Dot = (a, aStart, b, bStart, count) => {
   return sum;
 };
 
-const dotFp22: Dot = (a, aStart, b, bStart, count) => {
-  const products = new Float64Array(GROUP);
+/** Products are FP32, which those of the values of narrow formats fit exactly. */
+export const dotFp22: Dot = (a, aStart, b, bStart, count) => {
   let register = 0;
   for (let from = 0; from < count; from += GROUP) {
     const length = Math.min(GROUP, count - from);

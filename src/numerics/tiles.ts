@@ -33,7 +33,7 @@ export function absMaxOf(values: Values, start: number, stride: number, count: n
 }
 
 /** codes[i] = RNE(values[i] / scale), the quotient in FP32, for `count` neighbours from `start`. */
-function encodeRun(
+export function encodeRun(
   values: Values,
   start: number,
   count: number,

@@ -132,7 +132,7 @@ function combineBytesPerToken({ model, recipe }: MeasuredRun): number {
   return model.num_experts_per_tok * rowBytes(combineFormat(recipe), model.hidden_size) * moeLayers(model);
 }
 
-const combineFormat = (recipe: Recipe): string => recipe.activations;
+const combineFormat = (recipe: Recipe): string => recipe.combine?.format ?? recipe.activations;
 
 const moeLayers = (model: ModelConfig): number =>
   Array.from({ length: model.num_hidden_layers }, (_, layer) => layer).filter((layer) =>

@@ -1,4 +1,4 @@
-import type { Operand } from '../spec/precision.js';
+import type { Accumulator, Operand, Wire } from '../spec/precision.js';
 import type { InferenceOps } from './inference.js';
 import type { LatentPages, LatentRows } from './latent-pages.js';
 import type { DType, Tensor } from './tensor.js';
@@ -22,7 +22,7 @@ export interface QuantizedTensor {
    * power-of-two scales it is already multiplied by its scale, which is exact).
    */
   readonly codes: Tensor;
-  /** f32 [ceil(K/128), M], tile-major; absent where there is nothing to scale. */
+  /** f32 [ceil(K/128), M], tile-major, all equal with one scale per tensor; absent where there is nothing to scale. */
   readonly scales: Tensor | undefined;
 }
 
@@ -90,6 +90,18 @@ export interface AdamWStep {
   biasCorrection2: number;
 }
 
+export interface GemmOptions {
+  /** Row bounds of the groups, i32 [G+1]; all rows are one group without. */
+  offsets?: Tensor | undefined;
+  /**
+   * How a GEMM with a narrow operand sums, FP32 by default. `fp22` [TR §3.5.2; ISCA §3.1.1] takes 32 products at a time as
+   * `numerics/accumulate.ts` defines it. Every 128 products, or where the scales are per tensor and nothing is promoted
+   * at the end only, the register is emptied: its content, scaled, is added to an FP32 sum (`promoteEvery: 128`) or to
+   * an FP22 one (`null`). The result is the same bits in every backend.
+   */
+  accumulator?: Accumulator | undefined;
+}
+
 export interface Backend extends InferenceOps {
   readonly name: 'reference' | 'native';
 
@@ -98,7 +110,7 @@ export interface Backend extends InferenceOps {
 
   // ---- Linear: quantise the activation, pack the weight, multiply --------------------------------------
 
-  /** x [M, K] activation → operand in its format, tiles 1×128 along K. `out` has the shapes of `quantizedShapes`. */
+  /** x [M, K] activation → operand in its format, one scale per 1×128 tile along K or for all of x. `out` has the shapes of `quantizedShapes`. */
   quantize(x: Tensor, out: QuantizedTensor): void;
   /** The inverse: values × scales into an activation [M, K]. */
   dequantize(q: QuantizedTensor, out: Tensor): void;
@@ -109,30 +121,32 @@ export interface Backend extends InferenceOps {
     transposed: boolean,
     weight?: DType,
   ): { data: { dtype: 'f64' | 'f32' | 'bf16'; elements: number }; scales: number };
-  /** w f32|bf16 [G, N, K] → packed, narrow formats with one scale per 128×128 block. */
+  /** w f32|bf16 [G, N, K] → packed, narrow formats with one scale per 128×128 block or per matrix. */
   packWeight(w: Tensor, out: PackedWeight): void;
   /**
    * out[m, :] (+)= a[m, :] · w_g for every row m of group g. Contracts K (out [M, N]) or, with a transposed
    * weight, N (out [M, K]). Rows offsets[g]..offsets[g+1] belong to group g; without offsets G = 1.
-   * Narrow formats: partial sums of 128 products are scaled and added in FP32 (promotion, N_C = 128 [TR §3.3.2]).
+   * Narrow formats: partial sums of 128 products are scaled and added in FP32 (promotion, N_C = 128 [TR §3.3.2]), or
+   * summed as `accumulator` says (`GemmOptions`).
    * All formats combine, except that an fp32 operand multiplies only with an fp32 operand.
    */
   gemm(
     a: QuantizedTensor,
     w: PackedWeight,
     out: Tensor,
-    options?: { offsets?: Tensor; accumulate?: boolean },
+    options?: GemmOptions & { accumulate?: boolean },
   ): void;
   /**
    * dw[g] += Σ_m dy[m, :]ᵀ x[m, :], f32 [G, N, K], or = where `overwrite`. dy is an activation [M, N]; x as saved
-   * by the forward pass; rows and groups as in `gemm`. Both are brought to `operands` in 128×1 tiles along M, from each group's first row [TR §3.3.2].
+   * by the forward pass; rows and groups as in `gemm`. Both are brought to `operands` in 128×1 tiles along M, from each
+   * group's first row [TR §3.3.2], or with one scale for all of dy and one for all of x.
    */
   gemmWgrad(
     dy: Tensor,
     x: QuantizedTensor,
     dw: Tensor,
     operands: { gradient: Operand; input: Operand },
-    options?: { offsets?: Tensor; overwrite?: boolean },
+    options?: GemmOptions & { overwrite?: boolean },
   ): void;
 
   // ---- Element-wise and row-wise ------------------------------------------------------------------------
@@ -233,6 +247,12 @@ export interface Backend extends InferenceOps {
   dispatchPlan(ids: Tensor, offsets: Tensor, source: Tensor, slot: Tensor): void;
   /** x [T, D] → out [R, D]: out[r] = x[source[r]]. */
   permute(x: Tensor, source: Tensor, out: Tensor): void;
+  /**
+   * out = x [R, D] as it arrives in format `wire`: narrow formats with an FP32 scale per 1×128 tile along D, LogFMT with its
+   * range [ISCA §3.2]. The tile of a NaN or an infinity arrives as NaN; LogFMT, which has no code for either, makes all
+   * of out NaN.
+   */
+  throughWire(x: Tensor, wire: Wire, out: Tensor): void;
   /** y[t] = Σ_k weights[t,k] · x[slot[t,k]]; x [R, D], y [T, D]; weights f32 [T, K], all 1 where absent. */
   unpermute(x: Tensor, slot: Tensor, weights: Tensor | undefined, y: Tensor): void;
   /** dy [T, D] → dx[slot[t,k]] = weights[t,k]·dy[t] [R, D]; dweights[t,k] = dy[t]·x[slot[t,k]] f32 [T, K]. */

@@ -41,7 +41,7 @@ const operandsOf = new WeakMap<Tensor, Map<string, QuantizedTensor>>();
 /** x [M, K] as a GEMM operand that a backward pass may use; dropped and made again if x itself is. */
 function quantize(tape: Tape, x: Tensor, operand: Operand): QuantizedTensor {
   if (isIdentity(x, operand)) return { operand, codes: x, scales: undefined };
-  const key = `${operand.format}/${operand.scale}`;
+  const key = `${operand.format}/${operand.scale}/${operand.granularity}`;
   let known = operandsOf.get(x);
   if (!known) {
     known = new Map();
@@ -79,7 +79,7 @@ export function linear(
 ): Tensor {
   const { backend } = tape;
   const n = w.value.shape[w.value.shape.length - 2]!;
-  const groups = options.offsets ? { offsets: options.offsets } : {};
+  const groups = { offsets: options.offsets, accumulator: recipe.accumulator };
   const q = quantize(tape, x, recipe.fprop.input);
   const y = tape.alloc([x.rows, n], options.output ?? x.dtype);
   const forward = () => backend.gemm(q, w.packed(recipe.fprop.weight, false), y, groups);
@@ -333,12 +333,16 @@ function lossOfRows(
   dh: Tensor | undefined,
 ): void {
   const { backend } = tape;
+  const { accumulator } = recipe;
   const q = quantizeNow(tape, h, recipe.fprop.input);
   const logits = tape.alloc([h.rows, head.value.shape[0]!], 'f32');
-  backend.gemm(q, head.packed(recipe.fprop.weight, false), logits);
+  backend.gemm(q, head.packed(recipe.fprop.weight, false), logits, { accumulator });
   const dlogits = dh && tape.alloc(logits.shape, h.dtype);
   backend.crossEntropy(logits, targets, losses, dlogits, gradientScale);
   if (!dh || !dlogits) return;
-  backend.gemm(quantizeNow(tape, dlogits, recipe.dgrad.gradient), head.packed(recipe.dgrad.weight, true), dh);
-  head.addGradient((dw, overwrite) => backend.gemmWgrad(dlogits, q, dw, recipe.wgrad, { overwrite }));
+  const gradient = quantizeNow(tape, dlogits, recipe.dgrad.gradient);
+  backend.gemm(gradient, head.packed(recipe.dgrad.weight, true), dh, { accumulator });
+  head.addGradient((dw, overwrite) =>
+    backend.gemmWgrad(dlogits, q, dw, recipe.wgrad, { accumulator, overwrite }),
+  );
 }

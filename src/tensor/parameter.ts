@@ -47,7 +47,7 @@ export class Parameter {
 
   /** The weight packed for the forward product or, `transposed`, for Dgrad. */
   packed(operand: Operand, transposed: boolean): PackedWeight {
-    const key = `${operand.format}/${operand.scale}/${transposed}`;
+    const key = `${operand.format}/${operand.scale}/${operand.granularity}/${transposed}`;
     let entry = this.packs.get(key);
     if (!entry) {
       entry = { packed: this.allocatePack(operand, transposed), stale: true };

@@ -1,5 +1,5 @@
 import { TILE } from '../spec/model.js';
-import type { Operand } from '../spec/precision.js';
+import { type Accumulator, isNarrowFormat, type Operand } from '../spec/precision.js';
 import type { QuantizedTensor } from './backend.js';
 import { type DType, Tensor } from './tensor.js';
 
@@ -29,7 +29,25 @@ export function quantizedShapes(
 }
 
 /** Whether values of this operand are scaled per tile: formats of 8 or 12 bits. */
-export const isNarrow = (operand: Operand): boolean => operand.format !== 'fp32' && operand.format !== 'bf16';
+export const isNarrow = (operand: Operand): boolean => isNarrowFormat(operand.format);
+
+/** Whether all values of the operand share one scale, or have none. */
+const isUniform = (operand: Operand): boolean => !isNarrow(operand) || operand.granularity === 'tensor';
+
+/** How Hopper's accumulator is emptied along a contraction of `inner`. */
+export interface Fp22 {
+  /** Whether the register takes the whole contraction; else it is scaled and emptied every 128 products. */
+  whole: boolean;
+  /** Whether scaled sums are added in FP32; else in FP22. */
+  promote: boolean;
+}
+
+/** The FP22 accumulation of a GEMM of two operands; undefined where it is in FP32. */
+export function fp22Of(accumulator: Accumulator | undefined, a: Operand, b: Operand): Fp22 | undefined {
+  if (accumulator?.kind !== 'fp22' || !(isNarrow(a) || isNarrow(b))) return undefined;
+  const promote = accumulator.promoteEvery !== null;
+  return { whole: !promote && isUniform(a) && isUniform(b), promote };
+}
 
 function codeType({ format }: Operand, source: DType): DType {
   if (format === 'fp32') return source === 'f64' ? 'f64' : 'f32';

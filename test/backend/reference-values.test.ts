@@ -1,15 +1,13 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { referenceBackend as backend } from '../../src/backend/reference/index.js';
-import type { Operand } from '../../src/spec/precision.js';
+import { type Operand, operandOf } from '../../src/spec/precision.js';
 import type { PackedWeight, QuantizedTensor } from '../../src/tensor/backend.js';
 import { zeroQuantized } from '../../src/tensor/quantized.js';
 import { Tensor } from '../../src/tensor/tensor.js';
 import { Data } from './data.js';
 
 /** Values of the reference itself against something else: plain sums, PyTorch. */
-
-const operand = (format: Operand['format'], scale: Operand['scale'] = 'fp32'): Operand => ({ format, scale });
 
 function quantized(x: Tensor, op: Operand): QuantizedTensor {
   const q = zeroQuantized(x.rows, x.cols, op);
@@ -65,13 +63,13 @@ function expectProduct(got: Tensor, a: Tensor, b: Tensor): void {
 }
 
 const FORMATS: Operand[] = [
-  operand('fp32'),
-  operand('bf16'),
-  operand('e4m3'),
-  operand('e4m3', 'pow2'),
-  operand('e5m2'),
-  operand('e5m6'),
-  operand('e5m6', 'pow2'),
+  operandOf('fp32'),
+  operandOf('bf16'),
+  operandOf('e4m3'),
+  operandOf('e4m3', 'pow2'),
+  operandOf('e5m2'),
+  operandOf('e5m6'),
+  operandOf('e5m6', 'pow2'),
 ];
 
 describe('products are those of the dequantised operands', () => {
@@ -89,7 +87,7 @@ describe('products are those of the dequantised operands', () => {
     const units = Tensor.zeros([k, k], 'f32');
     for (let i = 0; i < k; i++) units.data[i * k + i] = 1;
     const out = Tensor.zeros([k, n], 'f32');
-    backend.gemm(quantized(units, operand('fp32')), pack(w, op, false), out);
+    backend.gemm(quantized(units, operandOf('fp32')), pack(w, op, false), out);
     return turned(out);
   };
 
@@ -133,7 +131,7 @@ describe('products are those of the dequantised operands', () => {
       const [rows, width, depth] = [150, 6, 9];
       const [dy, x] = [data.rough([rows, width]), data.rough([rows, depth])];
       const dw = Tensor.zeros([3, width, depth], 'f32');
-      const saved = quantized(x, operand('fp32'));
+      const saved = quantized(x, operandOf('fp32'));
       backend.gemmWgrad(dy, saved, dw, { gradient: op, input: op }, { offsets: Tensor.i32(bounds) });
       for (const g of [0, 1, 2]) {
         const part = dw.reshape([3 * width, depth]).rowsView(g * width, (g + 1) * width);

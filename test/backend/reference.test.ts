@@ -250,7 +250,7 @@ function balanceLoss(logits: Tensor, ids: Tensor, bounds: number[], shape: Route
   return total / (bounds.length - 1);
 }
 
-const FP32: Operand = { format: 'fp32', scale: 'fp32' };
+const FP32: Operand = { format: 'fp32', scale: 'fp32', granularity: 'tile' };
 
 const operandOf = (x: Tensor): QuantizedTensor => {
   const q = zeroQuantized(x.rows, x.cols, FP32, 'f64');

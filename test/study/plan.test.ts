@@ -139,7 +139,7 @@ describe('shipped studies', () => {
     for (const [name, given] of names) expect(given).toBe(name);
   });
 
-  for (const name of ['attention', 'balance', 'mtp', 'routing']) {
+  for (const name of ['attention', 'balance', 'fp8', 'logfmt', 'mtp', 'routing']) {
     it(`can be planned: ${name}`, () => {
       const { file, study } = openStudy(name);
       expect(planStudy(study, file).variants).toHaveLength(study.variants.length);

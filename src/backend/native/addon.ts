@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { Operand } from '../../spec/precision.js';
 import type { TensorData } from '../../tensor/tensor.js';
 
 /**
@@ -14,13 +15,53 @@ type Optional = TensorData | undefined;
 /** Number formats and scale modes as native/formats.h numbers them, formats of the cache as native/latent_pages.h does. */
 export const FORMAT_CODES = { fp32: 0, bf16: 1, e4m3: 2, e5m2: 3, e5m6: 4 } as const;
 export const CACHE_FORMAT_CODES = { fp32: 0, bf16: 1, fp8: 2, logfmt8: 3 } as const;
-export const SCALE_CODES = { fp32: 0, pow2: 1 } as const;
+const SCALE_CODES = { fp32: 0, pow2: 1 } as const;
+const PER_TENSOR = 2;
+
+/** How an operand is scaled, as the kernels take it. */
+export const scaleMode = ({ scale, granularity }: Operand): number =>
+  SCALE_CODES[scale] + (granularity === 'tensor' ? PER_TENSOR : 0);
 
 /** experts, topK, groups, topGroups, scoring, method, normalize, scalingFactor. */
 type RouterArguments = [number, number, number, number, string, string, boolean, number];
 
 /** data, format, latent, rope. */
 type PageArguments = readonly [Data, number, number, number];
+
+type GemmArguments = [
+  a: Data,
+  aFormat: number,
+  aScales: Optional,
+  m: number,
+  depth: number,
+  packed: Data,
+  bFormat: number,
+  bScales: Optional,
+  columns: number,
+  out: Data,
+  accumulate: boolean,
+  offsets: Optional,
+];
+
+type WgradArguments = [
+  dy: Data,
+  x: Data,
+  xFormat: number,
+  xScales: Optional,
+  m: number,
+  n: number,
+  k: number,
+  gradientFormat: number,
+  gradientMode: number,
+  inputFormat: number,
+  inputMode: number,
+  dw: Data,
+  offsets: Optional,
+  accumulate: boolean,
+];
+
+/** Of Hopper's accumulator: one register for the whole contraction, sums in FP32. */
+type HopperArguments = [whole: boolean, promote: boolean];
 
 /** The kernels of one instruction-set level. */
 export interface Kernels {
@@ -38,36 +79,12 @@ export interface Kernels {
     data: Data,
     scales: Optional,
   ): void;
-  gemm(
-    a: Data,
-    aFormat: number,
-    aScales: Optional,
-    m: number,
-    depth: number,
-    packed: Data,
-    bFormat: number,
-    bScales: Optional,
-    columns: number,
-    out: Data,
-    accumulate: boolean,
-    offsets: Optional,
-  ): void;
-  gemmWgrad(
-    dy: Data,
-    x: Data,
-    xFormat: number,
-    xScales: Optional,
-    m: number,
-    n: number,
-    k: number,
-    gradientFormat: number,
-    gradientMode: number,
-    inputFormat: number,
-    inputMode: number,
-    dw: Data,
-    offsets: Optional,
-    accumulate: boolean,
-  ): void;
+  gemm(...gemm: GemmArguments): void;
+  hopperGemm(...gemm: [...GemmArguments, ...HopperArguments]): void;
+  gemmWgrad(...wgrad: WgradArguments): void;
+  hopperWgrad(...wgrad: [...WgradArguments, ...HopperArguments]): void;
+  /** x to a narrow format with an FP32 scale per 1×128 tile and back. */
+  throughTiles(x: Data, m: number, k: number, format: number, out: Data): void;
 
   add(a: Data, b: Data, out: Data): void;
   cast(x: Data, out: Data): void;

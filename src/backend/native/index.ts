@@ -1,6 +1,6 @@
 import type { Backend, PackedWeight, QuantizedTensor, RouterShape } from '../../tensor/backend.js';
 import type { LatentPages } from '../../tensor/latent-pages.js';
-import { isNarrow } from '../../tensor/quantized.js';
+import { fp22Of, isNarrow } from '../../tensor/quantized.js';
 import {
   type Addon,
   CACHE_FORMAT_CODES,
@@ -8,9 +8,10 @@ import {
   type InstructionSet,
   type Kernels,
   loadAddon,
-  SCALE_CODES,
+  scaleMode,
 } from './addon.js';
 import { inferenceOps } from './inference.js';
+import { throughWire } from './wire.js';
 
 /** The native backend, or undefined where the addon is not built. @param isa a lower level than the best, for tests */
 export function loadNativeBackend(isa?: InstructionSet): Backend | undefined {
@@ -37,7 +38,7 @@ export function nativeBackend(addon: Addon, threads?: number, isa?: InstructionS
 type Part<K extends keyof Backend> = Pick<Backend, K>;
 
 const formatOf = ({ operand }: QuantizedTensor | PackedWeight): number => FORMAT_CODES[operand.format];
-const scaleOf = ({ operand }: QuantizedTensor | PackedWeight): number => SCALE_CODES[operand.scale];
+const scaleOf = ({ operand }: QuantizedTensor | PackedWeight): number => scaleMode(operand);
 
 /** Tiles of 128 along the contraction; weight scales are padded to panels of 16 columns (native/gemm_ops.cc). */
 const tiles = (depth: number): number => Math.ceil(depth / 128);
@@ -70,38 +71,34 @@ function linearOps(
         out.data.data,
         out.scales?.data,
       ),
-    gemm: (a, w, out, { offsets, accumulate = false } = {}) =>
-      kernels.gemm(
-        a.codes.data,
-        formatOf(a),
-        a.scales?.data,
-        a.codes.rows,
-        a.codes.cols,
-        w.data.data,
-        formatOf(w),
-        w.scales?.data,
-        out.cols,
-        out.data,
-        accumulate,
-        offsets?.data,
-      ),
-    gemmWgrad: (dy, x, dw, { gradient, input }, { offsets, overwrite = false } = {}) =>
-      kernels.gemmWgrad(
-        dy.data,
-        x.codes.data,
-        formatOf(x),
-        x.scales?.data,
-        dy.rows,
-        dy.cols,
-        x.codes.cols,
+    ...products(kernels),
+  };
+}
+
+function products(kernels: Kernels): Part<'gemm' | 'gemmWgrad'> {
+  return {
+    gemm: (a, w, out, { offsets, accumulator, accumulate = false } = {}) => {
+      const fp22 = fp22Of(accumulator, a.operand, w.operand);
+      const left = [a.codes.data, formatOf(a), a.scales?.data, a.codes.rows, a.codes.cols] as const;
+      const weight = [w.data.data, formatOf(w), w.scales?.data, out.cols] as const;
+      const rest = [out.data, accumulate, offsets?.data] as const;
+      if (fp22) kernels.hopperGemm(...left, ...weight, ...rest, fp22.whole, fp22.promote);
+      else kernels.gemm(...left, ...weight, ...rest);
+    },
+    gemmWgrad: (dy, x, dw, { gradient, input }, { offsets, accumulator, overwrite = false } = {}) => {
+      const fp22 = fp22Of(accumulator, gradient, input);
+      const stored = [dy.data, x.codes.data, formatOf(x), x.scales?.data] as const;
+      const sizes = [dy.rows, dy.cols, x.codes.cols] as const;
+      const wanted = [
         FORMAT_CODES[gradient.format],
-        SCALE_CODES[gradient.scale],
+        scaleMode(gradient),
         FORMAT_CODES[input.format],
-        SCALE_CODES[input.scale],
-        dw.data,
-        offsets?.data,
-        !overwrite,
-      ),
+        scaleMode(input),
+      ] as const;
+      const rest = [dw.data, offsets?.data, !overwrite] as const;
+      if (fp22) kernels.hopperWgrad(...stored, ...sizes, ...wanted, ...rest, fp22.whole, fp22.promote);
+      else kernels.gemmWgrad(...stored, ...sizes, ...wanted, ...rest);
+    },
   };
 }
 
@@ -210,7 +207,9 @@ const routerArguments = (s: RouterShape) =>
 
 function expertOps(
   kernels: Kernels,
-): Part<'route' | 'routeBackward' | 'dispatchPlan' | 'permute' | 'unpermute' | 'unpermuteBackward'> {
+): Part<
+  'route' | 'routeBackward' | 'dispatchPlan' | 'permute' | 'throughWire' | 'unpermute' | 'unpermuteBackward'
+> {
   return {
     route: (logits, bias, shape, ids, weights, load) =>
       kernels.route(logits.data, bias.data, ids.data, weights.data, load.data, ...routerArguments(shape)),
@@ -228,6 +227,7 @@ function expertOps(
     dispatchPlan: (ids, offsets, source, slot) =>
       kernels.dispatchPlan(ids.data, offsets.data, source.data, slot.data, ids.cols),
     permute: (x, source, out) => kernels.permute(x.data, source.data, out.data, x.cols),
+    throughWire: throughWire(kernels),
     unpermute: (x, slot, weights, y) => kernels.unpermute(x.data, slot.data, weights?.data, y.data, x.cols),
     unpermuteBackward: (dy, x, slot, weights, dx, dweights) =>
       kernels.unpermuteBackward(dy.data, x.data, slot.data, weights.data, dx.data, dweights.data, dy.cols),

@@ -10,6 +10,7 @@ import { adamw, sumOfSquares } from './optimizer.js';
 import { dequantize, packedSizes, packWeight, quantize } from './quantize.js';
 import { rope } from './rope.js';
 import { forgetPages, mapFile, project, residentBytes, storeWeight } from './stored.js';
+import { throughWire } from './wire.js';
 
 /**
  * The reference backend: every op in plain TypeScript, computed in double precision and rounded when stored. It
@@ -47,6 +48,7 @@ export const referenceBackend: Backend = {
   routeBackward,
   dispatchPlan,
   permute,
+  throughWire,
   unpermute,
   unpermuteBackward,
 

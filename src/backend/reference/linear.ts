@@ -1,9 +1,10 @@
+import { dotFp22, truncateFp22 } from '../../numerics/accumulate.js';
 import { TILE } from '../../spec/model.js';
 import type { Operand } from '../../spec/precision.js';
-import type { PackedWeight, QuantizedTensor } from '../../tensor/backend.js';
-import { isNarrow } from '../../tensor/quantized.js';
+import type { GemmOptions, PackedWeight, QuantizedTensor } from '../../tensor/backend.js';
+import { type Fp22, fp22Of, isNarrow } from '../../tensor/quantized.js';
 import type { Tensor } from '../../tensor/tensor.js';
-import { codeValues, operandValues, roundTiles, transpose } from './quantize.js';
+import { codeValues, operandValues, roundTiles, sharedAbsMax, transpose } from './quantize.js';
 import { commit, dot, integers, read, type Values } from './values.js';
 
 /** One side of a product: rows of `inner` values that are contracted, times a scale per row and tile. */
@@ -75,6 +76,25 @@ function multiplyRows(
   for (let r = 0; r < count; r++) y[(m + r) * columns + n]! += sums[r]!;
 }
 
+/** As `multiply`, with Hopper's accumulator, which is emptied every 128 products or at the end. */
+function multiplyFp22(a: Factor, b: Factor, inner: number, { whole, promote }: Fp22, y: Values): void {
+  const segment = whole ? inner : TILE;
+  const columns = b.values.length / inner;
+  const round = promote ? Math.fround : truncateFp22;
+  for (let m = 0; m < a.values.length / inner; m++) {
+    for (let n = 0; n < columns; n++) {
+      let sum = 0;
+      for (let start = 0; start < inner; start += segment) {
+        const length = Math.min(segment, inner - start);
+        const register = dotFp22(a.values, m * inner + start, b.values, n * inner + start, length);
+        const tile = start / TILE;
+        sum = round(sum + register * a.scaleOf(m, tile) * b.scaleOf(n, tile));
+      }
+      y[m * columns + n]! += sum;
+    }
+  }
+}
+
 /** Row bounds of the groups: `offsets`, or all rows as one group. */
 const boundsOf = (offsets: Tensor | undefined, rows: number): Int32Array =>
   offsets ? integers(offsets) : Int32Array.of(0, rows);
@@ -87,18 +107,21 @@ export function gemm(
   a: QuantizedTensor,
   w: PackedWeight,
   out: Tensor,
-  options: { offsets?: Tensor; accumulate?: boolean } = {},
+  options: GemmOptions & { accumulate?: boolean } = {},
 ): void {
   const inner = a.codes.cols;
   const bounds = boundsOf(options.offsets, out.rows);
   const promote = isNarrow(a.operand) || isNarrow(w.operand);
+  const fp22 = fp22Of(options.accumulator, a.operand, w.operand);
   const input = codeValues(a);
   const y = read(out);
   if (!options.accumulate) y.fill(0);
   for (let g = 0; g + 1 < bounds.length; g++) {
     const [first, end] = [bounds[g]!, bounds[g + 1]!];
     const rows = { values: input.subarray(first * inner, end * inner), scaleOf: tileScales(a, first) };
-    multiply(rows, weightFactor(w, g), inner, promote, y.subarray(first * out.cols, end * out.cols));
+    const part = y.subarray(first * out.cols, end * out.cols);
+    if (fp22) multiplyFp22(rows, weightFactor(w, g), inner, fp22, part);
+    else multiply(rows, weightFactor(w, g), inner, promote, part);
   }
   commit(out, y);
 }
@@ -127,14 +150,14 @@ function weightFactor(w: PackedWeight, g: number): Factor {
 
 /**
  * dw[g] += Σ_m dy[m, :]ᵀ x[m, :] over the rows of each group, both operands brought to their format in 128×1 tiles
- * from the group's first row. dy [M, N], x [M, K], dw [G, N, K].
+ * from the group's first row, or with one scale for all rows. dy [M, N], x [M, K], dw [G, N, K].
  */
 export function gemmWgrad(
   dy: Tensor,
   x: QuantizedTensor,
   dw: Tensor,
   operands: { gradient: Operand; input: Operand },
-  options: { offsets?: Tensor; overwrite?: boolean } = {},
+  options: GemmOptions & { overwrite?: boolean } = {},
 ): void {
   const upstream = read(dy);
   const input = operandValues(x);
@@ -143,18 +166,32 @@ export function gemmWgrad(
   const bounds = boundsOf(options.offsets, dy.rows);
   const size = dy.cols * x.codes.cols;
   const promote = isNarrow(operands.gradient) || isNarrow(operands.input);
+  const shared = {
+    gradient: sharedAbsMax(upstream, operands.gradient),
+    input: sharedAbsMax(input, operands.input),
+  };
   for (let g = 0; g + 1 < bounds.length; g++) {
     const [first, end] = [bounds[g]!, bounds[g + 1]!];
     if (first === end) continue;
-    const left = columnsOf(upstream, dy.cols, first, end, operands.gradient);
-    const right = columnsOf(input, x.codes.cols, first, end, operands.input);
-    multiply(left, right, end - first, promote, gradient.subarray(g * size, (g + 1) * size));
+    const left = columnsOf(upstream, dy.cols, first, end, operands.gradient, shared.gradient);
+    const right = columnsOf(input, x.codes.cols, first, end, operands.input, shared.input);
+    const part = gradient.subarray(g * size, (g + 1) * size);
+    const fp22 = fp22Of(options.accumulator, operands.gradient, operands.input);
+    if (fp22) multiplyFp22(left, right, end - first, fp22, part);
+    else multiply(left, right, end - first, promote, part);
   }
 }
 
 /** Rows first..end of a matrix [M, width], transposed to [width, end − first] and rounded to `operand`. */
-function columnsOf(matrix: Values, width: number, first: number, end: number, operand: Operand): Factor {
+function columnsOf(
+  matrix: Values,
+  width: number,
+  first: number,
+  end: number,
+  operand: Operand,
+  absMax: number | undefined,
+): Factor {
   const part = transpose(matrix.subarray(first * width, end * width), width);
-  const { values, scales } = roundTiles(part, end - first, operand);
+  const { values, scales } = roundTiles(part, end - first, operand, absMax);
   return { values, scaleOf: scales ? (row, tile) => scales[tile * width + row]! : UNSCALED };
 }

@@ -1,6 +1,6 @@
 import { decodeBf16Array, encodeBf16, encodeBf16Array } from '../../numerics/bf16.js';
 import { E4M3, E5M2, E5M6, type Minifloat } from '../../numerics/minifloat.js';
-import { quantizeBlocks, quantizeTiles } from '../../numerics/tiles.js';
+import { absMaxOf, encodeRun, quantizeBlocks, quantizeTiles, scaleOf } from '../../numerics/tiles.js';
 import { TILE } from '../../spec/model.js';
 import type { Operand } from '../../spec/precision.js';
 import type { PackedWeight, QuantizedTensor } from '../../tensor/backend.js';
@@ -14,8 +14,31 @@ const MINIFLOATS = { e4m3: E4M3, e5m2: E5M2, e5m6: E5M6 };
 /** The codec of a narrow operand. */
 const minifloatOf = (operand: Operand): Minifloat => MINIFLOATS[operand.format as keyof typeof MINIFLOATS];
 
+/** Largest magnitude of a tensor that shares one scale; undefined for scales per tile. */
+export const sharedAbsMax = (values: Values, operand: Operand): number | undefined =>
+  isNarrow(operand) && operand.granularity === 'tensor' ? absMaxOf(values, 0, 1, values.length) : undefined;
+
+/** values [rows, cols] → codes and scales [ceil(cols/128), rows], all from `absMax` where it is given. */
+function encodeTiles(
+  values: Values,
+  cols: number,
+  operand: Operand,
+  absMax: number | undefined,
+  codes: Uint8Array | Uint16Array,
+  scales: Values,
+): void {
+  const format = minifloatOf(operand);
+  if (absMax === undefined) {
+    quantizeTiles(values, cols, TILE, format, operand.scale, codes, scales);
+    return;
+  }
+  const scale = scaleOf(absMax, format.maxFinite, operand.scale);
+  scales.fill(scale);
+  encodeRun(values, 0, values.length, scale, format, codes);
+}
+
 /**
- * x [M, K] → codes = RNE(x / scale) and scale = absmax / max of the format per 1×128 tile [TR §3.3.2]. E5M6 stores
+ * x [M, K] → codes = RNE(x / scale) and scale = absmax / max of the format per 1×128 tile, or of all x [TR §3.3.2]. E5M6 stores
  * its values as BF16, already times their scale where that is a power of two.
  */
 export function quantize(x: Tensor, out: QuantizedTensor): void {
@@ -27,7 +50,9 @@ export function quantize(x: Tensor, out: QuantizedTensor): void {
   const format = minifloatOf(operand);
   const wide = operand.format === 'e5m6' ? new Uint16Array(x.size) : undefined;
   const scales = out.scales ? read(out.scales) : new Float32Array(Math.ceil(x.cols / TILE) * x.rows);
-  quantizeTiles(read(x), x.cols, TILE, format, operand.scale, wide ?? (codes.data as Uint8Array), scales);
+  const values = read(x);
+  const absMax = sharedAbsMax(values, operand);
+  encodeTiles(values, x.cols, operand, absMax, wide ?? (codes.data as Uint8Array), scales);
   if (wide) storeAsBf16(format, wide, out.scales ? undefined : scales, codes);
 }
 
@@ -86,7 +111,7 @@ export function packedSizes(
   return { data: { dtype, elements: g * n * k }, scales: isNarrow(operand) ? blocks : 0 };
 }
 
-/** w [G, N, K] → packed: rounded to the operand's format, with one scale per 128×128 block [TR §3.3.2]. */
+/** w [G, N, K] → packed: rounded to the operand's format, with one scale per 128×128 block, or per matrix [TR §3.3.2]. */
 export function packWeight(w: Tensor, out: PackedWeight): void {
   const [groups, n, k] = out.shape;
   const source = read(w);
@@ -108,18 +133,21 @@ function roundWeight(matrix: Values, k: number, operand: Operand, scales: Values
   if (!scales) return decodeBf16Array(encodeBf16Array(matrix));
   const format = minifloatOf(operand);
   const codes = new Uint16Array(matrix.length);
-  quantizeBlocks(matrix, k, TILE, format, operand.scale, codes, scales);
+  const absMax = sharedAbsMax(matrix, operand);
+  if (absMax === undefined) quantizeBlocks(matrix, k, TILE, format, operand.scale, codes, scales);
+  else encodeTiles(matrix, k, operand, absMax, codes, scales);
   return format.decodeArray(codes);
 }
 
 /**
- * values [rows, cols] rounded to an operand's format, in tiles of 1×128.
+ * values [rows, cols] rounded to an operand's format, in tiles of 1×128 or, where it is given, by the scale of `absMax`.
  * @returns the values of the codes and, for narrow formats, scales f32 [ceil(cols/128), rows]
  */
 export function roundTiles(
   values: Values,
   cols: number,
   operand: Operand,
+  absMax?: number,
 ): { values: Values; scales: Values | undefined } {
   if (operand.format === 'fp32') return { values, scales: undefined };
   if (operand.format === 'bf16')
@@ -127,7 +155,7 @@ export function roundTiles(
   const format = minifloatOf(operand);
   const codes = new Uint16Array(values.length);
   const scales = new Float32Array(Math.ceil(cols / TILE) * (values.length / cols));
-  quantizeTiles(values, cols, TILE, format, operand.scale, codes, scales);
+  encodeTiles(values, cols, operand, absMax, codes, scales);
   return { values: format.decodeArray(codes), scales };
 }
 

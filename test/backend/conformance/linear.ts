@@ -1,6 +1,6 @@
 import { expect } from 'vitest';
 import { referenceBackend } from '../../../src/backend/reference/index.js';
-import type { Operand } from '../../../src/spec/precision.js';
+import type { Accumulator, Operand } from '../../../src/spec/precision.js';
 import type { Backend, PackedWeight, QuantizedTensor } from '../../../src/tensor/backend.js';
 import { isNarrow, quantizedShapes, zeroQuantized } from '../../../src/tensor/quantized.js';
 import { type DType, Tensor } from '../../../src/tensor/tensor.js';
@@ -8,11 +8,13 @@ import { Data } from '../data.js';
 import { allocate, blank, type Case, type Rule, type Tensors, ULP, valuesOf } from './harness.js';
 
 const operand = (name: string): Operand => {
-  const [format, scale = 'fp32'] = name.split('/');
-  return { format, scale } as Operand;
+  const [format, scale = 'fp32', granularity = 'tile'] = name.split('/');
+  return { format, scale, granularity } as Operand;
 };
 
-const NARROW = ['e4m3', 'e4m3/pow2', 'e5m2', 'e5m2/pow2', 'e5m6', 'e5m6/pow2'];
+const PER_TILE = ['e4m3', 'e4m3/pow2', 'e5m2', 'e5m2/pow2', 'e5m6', 'e5m6/pow2'];
+const PER_TENSOR = ['e4m3/fp32/tensor', 'e5m2/pow2/tensor', 'e5m6/fp32/tensor', 'e5m6/pow2/tensor'];
+const NARROW = [...PER_TILE, ...PER_TENSOR];
 
 /** Activation and weight of a GEMM: those of the recipes first, then what an experiment may combine. */
 const PAIRS: readonly [string, string][] = [
@@ -26,6 +28,24 @@ const PAIRS: readonly [string, string][] = [
   ['e5m6/pow2', 'e5m6/pow2'],
   ['bf16', 'e4m3'],
   ['e4m3', 'bf16'],
+  ['e4m3/fp32/tensor', 'e4m3/fp32/tensor'],
+  ['e5m6/pow2/tensor', 'e4m3/pow2/tensor'],
+];
+
+const FP22: readonly Accumulator[] = [
+  { kind: 'fp22', promoteEvery: 128 },
+  { kind: 'fp22', promoteEvery: null },
+];
+
+/** Where both scales are per tensor, or one is and the other operand has none, one register takes the contraction. */
+const FP22_PAIRS: readonly [string, string][] = [
+  ['e4m3', 'e4m3'],
+  ['e4m3/fp32/tensor', 'e4m3/fp32/tensor'],
+  ['e4m3/fp32/tensor', 'e5m2'],
+  ['e5m6/pow2', 'e4m3'],
+  ['e5m6/pow2/tensor', 'e5m6/fp32/tensor'],
+  ['bf16', 'e4m3/fp32/tensor'],
+  ['e5m2/pow2', 'bf16'],
 ];
 
 export function* linearOps(): Generator<Case | Rule> {
@@ -33,6 +53,7 @@ export function* linearOps(): Generator<Case | Rule> {
   yield* dequantizes();
   yield* gemms();
   yield* wgrads();
+  yield* hopper();
 }
 
 // ---- Quantise and back -----------------------------------------------------------------------------------
@@ -69,6 +90,7 @@ function* quantizes(): Generator<Case | Rule> {
     name: 'a tile with NaN or infinity turns into NaN, its neighbours do not',
     verify: nonFinite,
   };
+  yield { op: 'quantize', name: 'with one scale, NaN or infinity turns all into NaN', verify: allNonFinite };
 }
 
 function quantizeCase(name: string, [rows, cols]: [number, number], dtype: DType): Case {
@@ -92,7 +114,7 @@ function quantizeCase(name: string, [rows, cols]: [number, number], dtype: DType
 }
 
 function nonFinite(backend: Backend): void {
-  for (const name of NARROW) {
+  for (const name of PER_TILE) {
     const op = operand(name);
     const x = new Data(201).normal([4, 300]);
     x.data[5] = Number.NaN;
@@ -111,6 +133,19 @@ function nonFinite(backend: Backend): void {
       const spoilt = i < 128 || (i >= 300 + 128 && i < 300 + 256);
       expect(Number.isNaN(out.data[i]), `${name}: element ${i} is ${out.data[i]}`).toBe(spoilt);
     }
+  }
+}
+
+function allNonFinite(backend: Backend): void {
+  for (const name of PER_TENSOR) {
+    const op = operand(name);
+    const q = zeroQuantized(2, 200, op);
+    const [input, out] = [allocate(backend, [2, 200], 'f32'), allocate(backend, [2, 200], 'f32')];
+    input.data.set(new Data(201).normal([2, 200]).data);
+    input.data[7] = Number.NEGATIVE_INFINITY;
+    backend.quantize(input, q);
+    backend.dequantize(q, out);
+    expect(out.data.every(Number.isNaN), name).toBe(true);
   }
 }
 
@@ -267,6 +302,8 @@ const WGRADS: readonly [string, string, string][] = [
   ['bf16', 'e5m2/pow2', 'e4m3'],
   ['e4m3', 'bf16', 'bf16'],
   ['bf16', 'e4m3', 'bf16'],
+  ['e4m3/fp32/tensor', 'e4m3/fp32/tensor', 'e4m3/fp32/tensor'],
+  ['e5m6/pow2/tensor', 'e4m3', 'e5m6/pow2/tensor'],
 ];
 
 function* wgrads(): Generator<Case> {
@@ -309,5 +346,93 @@ function wgradCase(
       referenceBackend.gemmWgrad(left, magnitudes(x), sums, { gradient: FP32, input: FP32 }, options);
       return { dw: sums.data.map((sum) => (m + 8) * ULP * 1.25 ** 2 * sum) as Float32Array };
     },
+  };
+}
+
+// ---- Hopper's accumulator ----------------------------------------------------------------------------------
+
+/** Integer arithmetic but for the scales, and these in one order: equal. */
+function* hopper(): Generator<Case> {
+  for (const accumulator of FP22) {
+    for (const [left, right] of FP22_PAIRS) {
+      for (const sizes of SIZES) {
+        for (const transposed of [false, true]) yield hopperCase(left, right, sizes, accumulator, transposed);
+        yield hopperWgradCase(left, right, sizes, accumulator);
+      }
+    }
+    for (const spread of [1e-30, 1e30, Number.NaN]) {
+      yield hopperCase('bf16', 'e4m3', SIZES[3]!, accumulator, false, spread);
+      yield hopperWgradCase('bf16', 'e4m3', SIZES[3]!, accumulator, spread);
+    }
+  }
+}
+
+/** Data whose products lie beyond what FP32 arithmetic leaves exact, or are NaN. */
+function extreme(x: Tensor, spread: number): Tensor {
+  if (spread === 1) return x;
+  const factor = (i: number) =>
+    Number.isNaN(spread) ? (i === 70 ? spread : 1) : spread ** (1 + (i % 5) / 20);
+  return Tensor.f32(
+    x.shape,
+    Float64Array.from(valuesOf(x), (value, i) => value * factor(i)),
+  );
+}
+
+const fp22Name = (accumulator: Accumulator) =>
+  accumulator.kind === 'fp22' && accumulator.promoteEvery ? 'fp22 promoted' : 'fp22';
+
+function hopperCase(
+  input: string,
+  weight: string,
+  sizes: Sizes,
+  accumulator: Accumulator,
+  transposed: boolean,
+  spread = 1,
+): Case {
+  const data = new Data(205);
+  const { m, n, k, offsets } = sizes;
+  const [inner, outer] = transposed ? [n, k] : [k, n];
+  const [aType, wType] = [operand(input), operand(weight)];
+  const a = quantized(extreme(data.rough([m, inner]), spread), aType);
+  const w = data.rough([offsets ? offsets.length - 1 : 1, n, k]);
+  const dtype = transposed ? 'bf16' : 'f32';
+  return {
+    op: 'gemm',
+    name: `${fp22Name(accumulator)}, ${input} × ${weight} ${transposed ? 'transposed, added, ' : ''}${sizeName(sizes)}${spread === 1 ? '' : `, ${spread}`}`,
+    inputs: { ...partsOf('a', a), w, ...(offsets && { offsets: Tensor.i32(offsets) }) },
+    outputs: { out: transposed ? data.normal([m, outer], dtype) : blank([m, outer], dtype) },
+    run: (on, t) =>
+      on.gemm(quantizedOf(t, 'a', aType), pack(on, t.w!, wType, transposed), t.out!, {
+        accumulator,
+        offsets: t.offsets,
+        accumulate: transposed,
+      }),
+  };
+}
+
+function hopperWgradCase(
+  gradient: string,
+  input: string,
+  sizes: Sizes,
+  accumulator: Accumulator,
+  spread = 1,
+): Case {
+  const data = new Data(206);
+  const { m, n, k, offsets } = sizes;
+  const operands = { gradient: operand(gradient), input: operand(input) };
+  const dy = extreme(data.rough([m, n], 'bf16'), spread);
+  const x = quantized(data.rough([m, k]), operands.input);
+  const overwrite = m % 2 === 1;
+  return {
+    op: 'gemmWgrad',
+    name: `${fp22Name(accumulator)}, dy as ${gradient}, x ${input}, ${sizeName(sizes)}${spread === 1 ? '' : `, ${spread}`}`,
+    inputs: { dy, ...partsOf('x', x), ...(offsets && { offsets: Tensor.i32(offsets) }) },
+    outputs: { dw: data.normal([offsets ? offsets.length - 1 : 1, n, k]) },
+    run: (on, t) =>
+      on.gemmWgrad(t.dy!, quantizedOf(t, 'x', operands.input), t.dw!, operands, {
+        accumulator,
+        offsets: t.offsets,
+        overwrite,
+      }),
   };
 }

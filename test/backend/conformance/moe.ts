@@ -1,5 +1,6 @@
 import { expect } from 'vitest';
 import { referenceBackend } from '../../../src/backend/reference/index.js';
+import { WIRE_FORMATS, type Wire } from '../../../src/spec/precision.js';
 import type { Backend, RouterShape } from '../../../src/tensor/backend.js';
 import { type DType, Tensor } from '../../../src/tensor/tensor.js';
 import { Data } from '../data.js';
@@ -38,6 +39,7 @@ const ROUTERS: readonly RouterShape[] = [
 ];
 
 export function* moeOps(): Generator<Case | Rule> {
+  yield* wires();
   for (const shape of ROUTERS) {
     for (const tokens of [1, 5, 133]) yield routeCase(shape, tokens, 'spread');
     yield routeCase(shape, 4, 'tied');
@@ -237,4 +239,46 @@ function combineErrors(rows: Tensor, slot: Tensor, weights: Tensor | undefined):
     }
   });
   return errors;
+}
+
+// ---- Combine ---------------------------------------------------------------------------------------------
+
+const WIRES: readonly Wire[] = [
+  ...WIRE_FORMATS.map((format) => ({ format })),
+  { format: 'logfmt8', rounding: 'log' },
+  { format: 'logfmt10', rounding: 'linear' },
+];
+
+/** Rounding alone, defined to the bit: equal. */
+function* wires(): Generator<Case> {
+  for (const wire of WIRES) {
+    const x = new Data(208).rough([3, 256]);
+    x.data[300] = Number.NEGATIVE_INFINITY;
+    yield {
+      op: 'throughWire',
+      name: `infinity as ${wire.format} ${wire.rounding ?? ''}`,
+      inputs: { x },
+      outputs: { out: blank([3, 256], 'f32') },
+      run: (on, t) => on.throughWire(t.x!, wire, t.out!),
+    };
+  }
+  for (const wire of WIRES) {
+    for (const dtype of ['f32', 'bf16'] as const) {
+      for (const [rows, cols] of [
+        [1, 128],
+        [37, 256],
+        [5, 200],
+        [0, 128],
+      ] as const) {
+        const x = new Data(207).rough([rows, cols], dtype);
+        yield {
+          op: 'throughWire',
+          name: `[${rows}, ${cols}] ${dtype} as ${wire.format} ${wire.rounding ?? ''}`,
+          inputs: { x },
+          outputs: { out: blank([rows, cols], dtype) },
+          run: (on, t) => on.throughWire(t.x!, wire, t.out!),
+        };
+      }
+    }
+  }
 }
