@@ -1,6 +1,6 @@
 import type { Context, Weights } from '../model/context.js';
 import type { Transformer } from '../model/transformer.js';
-import type { Recipe } from '../spec/precision.js';
+import { operandOf, type Recipe } from '../spec/precision.js';
 import type { Backend } from '../tensor/backend.js';
 import { attention, linear } from '../tensor/functions.js';
 import type { LatentPages, LatentRows } from '../tensor/latent-pages.js';
@@ -89,8 +89,8 @@ export function absorbedAttention(
   return multiplyPerHead(tape, oLatent, wUv, recipe, v, order, false).reshape([tokens, heads * v]);
 }
 
-const FP32 = { format: 'fp32', scale: 'fp32' } as const;
-const BF16 = { format: 'bf16', scale: 'fp32' } as const;
+const FP32 = operandOf('fp32');
+const BF16 = operandOf('bf16');
 
 /** Row orders between (token, head) and (head, token). */
 interface HeadMajor {

@@ -351,18 +351,29 @@ function wgradCase(
 
 // ---- Hopper's accumulator ----------------------------------------------------------------------------------
 
+/** The emulation is slow in TypeScript: contractions of 0 to 300 and blocks of more than one task, no more. */
+const FP22_SIZES: readonly Sizes[] = [
+  { m: 1, n: 1, k: 1 },
+  { m: 3, n: 5, k: 7 },
+  { m: 7, n: 20, k: 300 },
+  { m: 66, n: 130, k: 33 },
+  { m: 20, n: 33, k: 160, offsets: [0, 7, 7, 7, 20] },
+  { m: 300, n: 17, k: 9, offsets: [0, 0, 150, 153, 300, 300] },
+  { m: 0, n: 16, k: 32, offsets: [0, 0, 0] },
+];
+
 /** Integer arithmetic but for the scales, and these in one order: equal. */
 function* hopper(): Generator<Case> {
   for (const accumulator of FP22) {
     for (const [left, right] of FP22_PAIRS) {
-      for (const sizes of SIZES) {
+      for (const sizes of FP22_SIZES) {
         for (const transposed of [false, true]) yield hopperCase(left, right, sizes, accumulator, transposed);
         yield hopperWgradCase(left, right, sizes, accumulator);
       }
     }
     for (const spread of [1e-30, 1e30, Number.NaN]) {
-      yield hopperCase('bf16', 'e4m3', SIZES[3]!, accumulator, false, spread);
-      yield hopperWgradCase('bf16', 'e4m3', SIZES[3]!, accumulator, spread);
+      yield hopperCase('bf16', 'e4m3', FP22_SIZES[2]!, accumulator, false, spread);
+      yield hopperWgradCase('bf16', 'e4m3', FP22_SIZES[3]!, accumulator, spread);
     }
   }
 }
