@@ -5,7 +5,8 @@ import { badRequest } from './errors.js';
 import type { Exchange } from './exchange.js';
 import type { Job } from './generation.js';
 import { contentLogprobs } from './logprobs.js';
-import { type ServedModel, type TemplateMessage, tokenLimit } from './model.js';
+import { type ServedModel, tokenLimit } from './model.js';
+import type { TemplateMessage } from './prompts.js';
 import { samplingOf } from './sampling.js';
 import { type ChatMessage, type ChatRequest, chatSchema } from './schema.js';
 import type { Service } from './service.js';
@@ -16,7 +17,7 @@ export async function chat(service: Service, exchange: Exchange, given: object):
   const body = validate(chatSchema, given);
   service.checkModel(body.model);
   checkCombination(body);
-  const prompt = encodeConversation(body, service.model);
+  const prompt = await encodeConversation(body, service.model);
   await answer(service, exchange, jobsOf(body, prompt, service.model), formatOf(body.logprobs ?? false), {
     stream: body.stream ?? false,
     includeUsage: body.stream_options?.include_usage ?? false,
@@ -36,22 +37,14 @@ function checkCombination(body: ChatRequest): void {
     );
 }
 
-/** The template spells special tokens out, so none are added around its text. */
-function encodeConversation(body: ChatRequest, model: ServedModel): number[] {
-  const text = render(body, model);
-  const ids = [...model.tokenizer.encode(text, { addSpecialTokens: !model.hasChatTemplate })];
+async function encodeConversation(body: ChatRequest, { prompts }: ServedModel): Promise<number[]> {
+  const messages = body.messages.map(templateMessage);
+  // Templates refuse conversations that their model cannot take, such as two turns of the same speaker.
+  const ids = await prompts.conversation(messages, body.chat_template_kwargs ?? {}).catch((error) => {
+    throw error instanceof UserError ? badRequest(error.message, 'messages', 'invalid_value') : error;
+  });
   if (ids.length > 0) return ids;
   throw badRequest("'messages' have no text.", 'messages', 'invalid_value');
-}
-
-function render({ messages, chat_template_kwargs: variables }: ChatRequest, model: ServedModel): string {
-  try {
-    return model.renderChat(messages.map(templateMessage), variables ?? {});
-  } catch (error) {
-    // Templates refuse conversations that their model cannot take, such as two turns of the same speaker.
-    if (error instanceof UserError) throw badRequest(error.message, 'messages', 'invalid_value');
-    throw error;
-  }
 }
 
 function templateMessage({ role, content, name, ...more }: ChatMessage): TemplateMessage {

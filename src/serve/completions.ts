@@ -18,8 +18,9 @@ export async function complete(service: Service, exchange: Exchange, given: obje
   const body = validate(completionSchema, given);
   service.checkModel(body.model);
   checkCombination(body);
-  const prompts = encodePrompts(body.prompt, service.model);
-  await answer(service, exchange, jobsOf(body, prompts, service), formatOf(body, prompts, service.model), {
+  const prompts = await encodePrompts(body.prompt, service.model);
+  const echoes = body.echo ? await Promise.all(prompts.map((ids) => service.model.prompts.decode(ids))) : [];
+  await answer(service, exchange, jobsOf(body, prompts, service), formatOf(body, echoes), {
     stream: body.stream ?? false,
     includeUsage: body.stream_options?.include_usage ?? false,
   });
@@ -43,16 +44,15 @@ function checkCombination(body: CompletionRequest): void {
 }
 
 /** Token ids of every prompt. */
-function encodePrompts(prompt: CompletionRequest['prompt'], model: ServedModel): number[][] {
-  if (typeof prompt === 'string') return [encode(prompt, model)];
+async function encodePrompts(prompt: CompletionRequest['prompt'], model: ServedModel): Promise<number[][]> {
+  if (typeof prompt === 'string') return [await encode(prompt, model)];
   if (typeof prompt[0] === 'number') return [known(prompt as number[], model)];
-  return (prompt as (string | number[])[]).map((p) =>
-    typeof p === 'string' ? encode(p, model) : known(p, model),
-  );
+  const given = prompt as (string | number[])[];
+  return Promise.all(given.map((p) => (typeof p === 'string' ? encode(p, model) : known(p, model))));
 }
 
-function encode(text: string, { tokenizer }: ServedModel): number[] {
-  const ids = [...tokenizer.encode(text)];
+async function encode(text: string, { prompts }: ServedModel): Promise<number[]> {
+  const ids = await prompts.text(text);
   if (ids.length > 0) return ids;
   throw badRequest("'prompt' is empty, and this tokenizer adds no first token.", 'prompt', 'invalid_value');
 }
@@ -88,12 +88,10 @@ function jobsOf(body: CompletionRequest, prompts: readonly number[][], { model }
   });
 }
 
-function formatOf(body: CompletionRequest, prompts: readonly number[][], { tokenizer }: ServedModel): Format {
+/** @param echoes the texts of the prompts where they come before the answers, else none */
+function formatOf(body: CompletionRequest, echoes: readonly string[]): Format {
   const alternatives = body.n ?? 1;
-  const echoed = (job: Job) =>
-    body.echo
-      ? tokenizer.decode(prompts[Math.floor(job.index / alternatives)]!, { skipSpecialTokens: true })
-      : '';
+  const echoed = (job: Job) => echoes[Math.floor(job.index / alternatives)] ?? '';
   const logprobs = offsetLogprobs();
   const choice = (
     job: Job,

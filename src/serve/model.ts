@@ -1,27 +1,13 @@
-import type { Engine, SamplingOptions } from '../infer/engine.js';
-import type { Tokenizer } from '../text/tokenizer.js';
+import type { Engine } from '../infer/engine.js';
 import { badRequest } from './errors.js';
-
-/** A message of a conversation as chat templates take it. */
-export interface TemplateMessage {
-  role: 'system' | 'user' | 'assistant';
-  content: string;
-  name?: string;
-  reasoning_content?: string;
-}
+import type { Prompts } from './prompts.js';
 
 /** What a server serves. */
 export interface ServedModel {
   /** Its name in the API. */
   id: string;
   engine: Engine;
-  tokenizer: Tokenizer;
-  /** The text of a conversation up to where the assistant speaks, special tokens spelled out. @throws UserError */
-  renderChat: (messages: readonly TemplateMessage[], variables: Readonly<Record<string, unknown>>) => string;
-  /** Whether the model has a chat template of its own. */
-  hasChatTemplate: boolean;
-  /** Used where a request says nothing. */
-  defaults: SamplingOptions;
+  prompts: Prompts;
 }
 
 /**
@@ -47,17 +33,14 @@ export function tokenLimit(
 }
 
 /** The fields of `/v1/models` for this model; those after `owned_by` are beyond OpenAI's. */
-export function describeModel(
-  { id, engine: { info }, hasChatTemplate }: ServedModel,
-  created: number,
-): object {
+export function describeModel({ id, engine: { info }, prompts }: ServedModel, created: number): object {
   return {
     id,
     object: 'model',
     created,
     owned_by: 'fathom',
     max_model_len: info.contextTokens,
-    chat_template: hasChatTemplate,
+    chat_template: prompts.hasChatTemplate,
     weights: info.weightFormat,
     weight_bytes: info.weightBytes,
     cache: info.cacheFormat,

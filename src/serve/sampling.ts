@@ -5,13 +5,12 @@ import type { ChatRequest, CompletionRequest } from './schema.js';
 
 type Shared = Pick<CompletionRequest, keyof CompletionRequest & keyof ChatRequest>;
 
-/** How tokens are chosen, and where to stop, as the request asks; what it leaves open is the model's default. */
+/** How tokens are chosen, and where to stop, as the request asks; the engine fills in the rest. */
 export function samplingOf(
   body: Omit<Shared, 'logprobs'>,
   model: ServedModel,
 ): SamplingOptions & Pick<GenerateRequest, 'stop' | 'ignoreEos'> {
   return {
-    ...model.defaults,
     ...given('temperature', body.temperature),
     ...given('topP', body.top_p),
     // vLLM's -1 keeps all tokens, as 0 does here.

@@ -69,11 +69,11 @@ describe('/v1/chat/completions', () => {
 
   it('hands variables to the template and reports what it refuses', async () => {
     const seen: unknown[] = [];
-    const renderChat = (_: unknown, variables: object) => {
+    const render = (_: unknown, variables: object) => {
       seen.push(variables);
       throw new UserError('chat template: roles must alternate');
     };
-    const { client } = await serveScript({}, {}, { renderChat });
+    const { client } = await serveScript({}, {}, { render });
     const more = { chat_template_kwargs: { thinking: true } };
     await expect(client.chat.completions.create({ model, messages, ...more })).rejects.toMatchObject({
       status: 400,

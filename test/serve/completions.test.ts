@@ -109,12 +109,13 @@ describe('/v1/completions', () => {
   });
 
   it('passes every sampling parameter on', async () => {
-    const { client, engine } = await serveScript({}, {}, { defaults: { temperature: 0.6, topP: 0.9 } });
+    const { client, engine } = await serveScript();
     const more = { top_k: 40, min_p: 0.05, repetition_penalty: 1.1, ignore_eos: true };
     await client.completions.create({
       model: 'scripted',
       prompt: 'a',
       temperature: 0.3,
+      top_p: 0.9,
       presence_penalty: 0.5,
       frequency_penalty: -0.5,
       logit_bias: { 17: -100 },
@@ -124,7 +125,6 @@ describe('/v1/completions', () => {
     });
     expect(engine.requests[0]).toMatchObject({
       temperature: 0.3,
-      // The model's default, which the request leaves alone.
       topP: 0.9,
       topK: 40,
       minP: 0.05,

@@ -1,6 +1,6 @@
 import OpenAI from 'openai';
 import { onTestFinished } from 'vitest';
-import type { ServedModel } from '../../src/serve/model.js';
+import { LocalPrompts, type RenderChat } from '../../src/serve/prompts.js';
 import { ApiServer, type ServerOptions } from '../../src/serve/server.js';
 import { Tokenizer } from '../../src/text/tokenizer.js';
 import { goldenPath } from '../text/goldens.js';
@@ -11,6 +11,10 @@ export const PIECES = ['Hello', ',', ' wor', 'ld', '! ', 'ünï', 'cödé', ' �
 export const REPLY = PIECES.join('');
 
 const tokenizer = Tokenizer.fromFile(goldenPath('tokenizer.json'));
+
+/** A chat template that a test can read. */
+const renderTagged: RenderChat = (messages) =>
+  `${messages.map(({ role, content }) => `<${role}>${content}`).join('')}<assistant>`;
 
 export interface Served {
   engine: ScriptedEngine;
@@ -25,7 +29,7 @@ export interface Served {
 export async function serveScript(
   script: Partial<Script> = {},
   options: Partial<ServerOptions> = {},
-  model: Partial<ServedModel> = {},
+  chat: { render?: RenderChat | undefined } = { render: renderTagged },
 ): Promise<Served> {
   const engine = new ScriptedEngine({ pieces: PIECES, ...script });
   const failures: unknown[] = [];
@@ -33,12 +37,7 @@ export async function serveScript(
     {
       id: 'scripted',
       engine,
-      tokenizer,
-      hasChatTemplate: true,
-      renderChat: (messages) =>
-        `${messages.map(({ role, content }) => `<${role}>${content}`).join('')}<assistant>`,
-      defaults: {},
-      ...model,
+      prompts: new LocalPrompts(tokenizer, chat.render),
     },
     {
       host: '127.0.0.1',
