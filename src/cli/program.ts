@@ -8,6 +8,7 @@ import { addGenerate } from './generate.js';
 import { addInspect } from './inspect.js';
 import { addNumerics } from './numerics.js';
 import { addScore } from './score.js';
+import { addServe } from './serve.js';
 import { addStudy } from './study.js';
 import { addTokenizer } from './tokenizer.js';
 import { addTrain } from './train.js';
@@ -36,6 +37,7 @@ export function createProgram(): Command {
   addTrain(program);
   addGenerate(program);
   addScore(program);
+  addServe(program);
   addInspect(program);
   addConvert(program);
   addTokenizer(program);

@@ -1,5 +1,5 @@
 import { UserError } from '../errors.js';
-import type { TokenDetail } from '../infer/engine.js';
+import type { ResponseFormat, TokenDetail } from '../infer/engine.js';
 import { answer, type Format } from './answer.js';
 import { badRequest } from './errors.js';
 import type { Exchange } from './exchange.js';
@@ -29,12 +29,6 @@ function checkCombination(body: ChatRequest): void {
     throw badRequest("The 'stream_options' parameter is only allowed with 'stream'.", 'stream_options');
   if (typeof body.top_logprobs === 'number' && !body.logprobs)
     throw badRequest("The 'top_logprobs' parameter is only allowed with 'logprobs'.", 'top_logprobs');
-  if (body.response_format && body.response_format.type !== 'text')
-    throw badRequest(
-      `The 'response_format' of type '${body.response_format.type}' is not supported by this server.`,
-      'response_format',
-      'unsupported_value',
-    );
 }
 
 async function encodeConversation(body: ChatRequest, { prompts }: ServedModel): Promise<number[]> {
@@ -69,10 +63,18 @@ function jobsOf(body: ChatRequest, prompt: readonly number[], model: ServedModel
       ...sampling,
       ...(sampling.seed === undefined ? {} : { seed: sampling.seed + alternative }),
       ...(body.logprobs ? { logprobs: body.top_logprobs ?? 0 } : {}),
+      ...(body.response_format ? { responseFormat: responseFormatOf(body.response_format) } : {}),
       prompt,
       maxTokens,
     },
   }));
+}
+
+/** What the answer must look like; a schema that is not given allows any object, as with OpenAI. */
+function responseFormatOf(format: NonNullable<ChatRequest['response_format']>): ResponseFormat {
+  if (format.type !== 'json_schema') return format;
+  const { schema } = format.json_schema;
+  return schema === undefined ? { type: 'json_object' } : { type: 'json_schema', schema };
 }
 
 function formatOf(logprobs: boolean): Format {

@@ -76,6 +76,20 @@ const messageSchema = z.discriminatedUnion('role', [
   }),
 ]);
 
+const responseFormat = z.discriminatedUnion('type', [
+  z.strictObject({ type: z.literal('text') }),
+  z.strictObject({ type: z.literal('json_object') }),
+  z.strictObject({
+    type: z.literal('json_schema'),
+    json_schema: z.strictObject({
+      name: text,
+      description: text.nullish(),
+      schema: z.record(z.string(), z.json()).optional(),
+      strict: z.boolean().nullish(),
+    }),
+  }),
+]);
+
 export const chatSchema = z.strictObject({
   ...shared,
   messages: z.array(messageSchema).min(1),
@@ -83,7 +97,7 @@ export const chatSchema = z.strictObject({
   max_completion_tokens: z.int().min(1).nullish(),
   logprobs: z.boolean().nullish(),
   top_logprobs: z.int().min(0).max(MAX_TOP).nullish(),
-  response_format: z.looseObject({ type: z.enum(['text', 'json_object', 'json_schema']) }).nullish(),
+  response_format: responseFormat.nullish(),
   /** Variables for the chat template, such as `thinking` for DeepSeek-V3.1. */
   chat_template_kwargs: z.record(z.string(), z.json()).nullish(),
   // Taken and without effect here.

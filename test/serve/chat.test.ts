@@ -105,6 +105,21 @@ describe('/v1/chat/completions', () => {
     });
   });
 
+  it('hands the format of the answer to the engine', async () => {
+    const { client, engine } = await serveScript();
+    const schema = { type: 'object', properties: { a: { type: 'integer' } } };
+    const json_schema = { name: 'answer', strict: true, schema };
+    for (const response_format of [
+      { type: 'json_object' } as const,
+      { type: 'json_schema' as const, json_schema },
+    ])
+      await client.chat.completions.create({ model, messages, response_format });
+    expect(engine.requests.map(({ responseFormat }) => responseFormat)).toEqual([
+      { type: 'json_object' },
+      { type: 'json_schema', schema },
+    ]);
+  });
+
   it('fills the context where no limit is given', async () => {
     const { client, engine } = await serveScript({ contextTokens: 100 });
     await client.chat.completions.create({ model, messages });

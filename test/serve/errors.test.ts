@@ -100,10 +100,16 @@ const WRONG: [what: string, path: string, body: object, error: object][] = [
   ],
   ['top_logprobs alone', 'chat/completions', { messages, top_logprobs: 3 }, { param: 'top_logprobs' }],
   [
-    'JSON mode',
+    'an answer in XML',
     'chat/completions',
-    { messages, response_format: { type: 'json_object' } },
-    { param: 'response_format', code: 'unsupported_value' },
+    { messages, response_format: { type: 'xml' } },
+    { param: 'response_format.type', code: 'invalid_value' },
+  ],
+  [
+    'a schema that is none',
+    'chat/completions',
+    { messages, response_format: { type: 'json_schema', json_schema: { name: 'a', schema: 5 } } },
+    { param: 'response_format.json_schema.schema', code: 'invalid_type' },
   ],
   [
     'a conversation beyond the context',

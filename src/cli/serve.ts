@@ -1,0 +1,138 @@
+import { type Command, Option } from 'commander';
+import type { Engine, EngineOptions } from '../infer/engine.js';
+import { duration } from '../report/units.js';
+import type { ApiServer } from '../serve/server.js';
+import { CACHE_FORMATS, type CacheFormat, WEIGHT_FORMATS, type WeightFormat } from '../spec/serving.js';
+import { addEngineOptions, type EngineFlags, present } from './engine.js';
+import { integer, real } from './options.js';
+import { runs, type Session } from './session.js';
+
+interface ServeFlags extends EngineFlags {
+  host: string;
+  port: number;
+  apiKey?: string;
+  allowPublic?: boolean;
+  corsOrigin?: string;
+  modelName?: string;
+  ctx?: number;
+  maxBatch: number;
+  maxQueue: number;
+  timeout: number;
+  weights?: WeightFormat;
+  cache?: CacheFormat;
+  cacheTokens?: number;
+  speculative: boolean;
+}
+
+/** `fathom serve DIR`. */
+export function addServe(program: Command): void {
+  const command = program
+    .command('serve')
+    .description('serve a model over HTTP as OpenAI does, with a chat page at /')
+    .argument('<dir>', 'a checkpoint folder with its tokenizer');
+  addNetworkOptions(command);
+  addModelOptions(command);
+  runs<ServeFlags>(addEngineOptions(command), async (session, flags, [folder]) => {
+    const { ApiServer, checkExposure } = await import('../serve/server.js');
+    checkExposure(flags.host, flags.apiKey, flags.allowPublic ?? false);
+    const { engine, prompts } = await open(folder!, flags);
+    const id = flags.modelName ?? engine.info.name;
+    const server = new ApiServer(
+      { id, engine, prompts },
+      {
+        ...present({ apiKey: flags.apiKey, corsOrigin: flags.corsOrigin }),
+        host: flags.host,
+        port: flags.port,
+        maxBatch: flags.maxBatch,
+        maxQueue: flags.maxQueue,
+        limits: { requestSeconds: flags.timeout },
+        onFailure: (error) => session.note(`fathom: ${error instanceof Error ? error.stack : error}`),
+      },
+    );
+    const url = await server.listen();
+    session.note(`${id} at ${url}/v1, chat page at ${url}/; Ctrl-C stops`);
+    const started = performance.now();
+    await shutDown(server, engine, session);
+    await prompts.close();
+    const seconds = (performance.now() - started) / 1000;
+    const { requests } = server;
+    return {
+      json: { url, model: id, requests, seconds },
+      text: `${requests} requests in ${duration(seconds)}`,
+    };
+  });
+}
+
+function addNetworkOptions(command: Command): void {
+  command
+    .option('--host <address>', 'the address to listen on; 0.0.0.0 for all of this machine', '127.0.0.1')
+    .option('--port <n>', 'the port to listen on; 0 for any free one', integer(0, 65_535), 8000)
+    .addOption(
+      new Option('--api-key <key>', 'what clients must send as Authorization: Bearer KEY').env(
+        'FATHOM_API_KEY',
+      ),
+    )
+    .option('--allow-public', 'serve other machines without a key')
+    .option('--cors-origin <origin>', 'let web pages of this origin use the server; * for all')
+    .option('--timeout <s>', 'longest time for one request', real(0.1, 1e6), 600);
+}
+
+function addModelOptions(command: Command): void {
+  command
+    .option('--model-name <id>', "the model's name in the API (default: that of its folder)")
+    .option('--ctx <n>', "longest sequence in tokens (default: the model's own limit)", integer(1))
+    .addOption(
+      new Option('--weights <format>', 'how weights are kept (default: as stored)').choices(WEIGHT_FORMATS),
+    )
+    .addOption(
+      new Option('--cache <format>', 'how the latent cache is kept (default: bf16)').choices(CACHE_FORMATS),
+    )
+    .option('--cache-tokens <n>', 'tokens that the cache holds over all sequences', integer(1))
+    .option('--max-batch <n>', 'sequences that are generated together at most', integer(1, 4096), 64)
+    .option('--max-queue <n>', 'sequences that wait at most; others get 429', integer(0, 100_000), 256)
+    .option('--no-speculative', "do not draft with the model's own MTP module");
+}
+
+/** The engine computes and prompts are read in threads of their own, so that this one is free for the network. */
+async function open(folder: string, flags: ServeFlags) {
+  const { openEngineInWorker } = await import('../infer/worker-engine.js');
+  const { ThreadedPrompts } = await import('../serve/prompt-threads.js');
+  const options: EngineOptions = {
+    ...present({
+      weights: flags.weights,
+      cache: flags.cache,
+      cacheTokens: flags.cacheTokens,
+      contextTokens: flags.ctx,
+      backend: flags.backend,
+      threads: flags.threads,
+    }),
+    maxBatch: flags.maxBatch,
+    maxQueue: flags.maxQueue,
+    ...(flags.speculative ? {} : { speculative: false }),
+  };
+  const [engine, prompts] = await Promise.all([
+    openEngineInWorker(folder, options),
+    ThreadedPrompts.open(folder),
+  ]);
+  return { engine, prompts };
+}
+
+/** Waits for a signal and lets what runs end; a second signal ends the process at once. */
+async function shutDown(server: ApiServer, engine: Engine, session: Session): Promise<void> {
+  await nextSignal();
+  session.note('no new requests; ends when those at work are done, or at once with another signal');
+  void nextSignal().then((number) => process.exit(128 + number));
+  await server.drain();
+  await engine.close();
+}
+
+/** @returns the number of the signal that came */
+function nextSignal(): Promise<number> {
+  return new Promise((resolve) => {
+    const came = (_: NodeJS.Signals, number: number) => {
+      process.off('SIGINT', came).off('SIGTERM', came);
+      resolve(number);
+    };
+    process.on('SIGINT', came).on('SIGTERM', came);
+  });
+}
