@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
+import { CACHE_FORMATS, type CacheFormat, WEIGHT_FORMATS, type WeightFormat } from '../spec/serving.js';
 import { present } from './engine.js';
-import { integer } from './options.js';
+import { integer, real } from './options.js';
 import { type Outcome, runs } from './session.js';
 
 const LEVELS = ['portable', 'avx2', 'avx512', 'amx'] as const;
@@ -22,12 +23,24 @@ interface TrainFlags extends BenchFlags {
   profile?: boolean;
 }
 
-/** `fathom bench kernels|train|numerics`. */
+interface ServeFlags {
+  streams: number;
+  seconds: number;
+  prompt: number;
+  tokens: number;
+  weights?: WeightFormat;
+  cache?: CacheFormat;
+  threads?: number;
+  out?: string;
+}
+
+/** `fathom bench kernels|train|numerics|serve`. */
 export function addBench(program: Command): void {
   const bench = program.command('bench').description('measure this machine and what fathom makes of it');
   addKernels(bench);
   addTrainBench(bench);
   addNumericsBench(bench);
+  addServeBench(bench);
 }
 
 function addKernels(bench: Command): void {
@@ -78,6 +91,32 @@ function addNumericsBench(bench: Command): void {
       return save(report, numericsText(report), out ?? defaultFile('numerics', flags.isa));
     },
   );
+}
+
+function addServeBench(bench: Command): void {
+  const command = bench
+    .command('serve')
+    .description('measure the server under many streams, beside its engine alone')
+    .argument('<dir>', 'a checkpoint folder with its tokenizer')
+    .option('--streams <n>', 'requests at work together', integer(1, 4096), 64)
+    .option('--seconds <s>', 'how long new requests are made', real(0.1), 60)
+    .option('--prompt <n>', 'tokens of each prompt', integer(1), 128)
+    .option('--tokens <n>', 'tokens added to each prompt', integer(1), 64)
+    .addOption(
+      new Option('--weights <format>', 'how weights are kept (default: as stored)').choices(WEIGHT_FORMATS),
+    )
+    .addOption(new Option('--cache <format>', 'how the latent cache is kept').choices(CACHE_FORMATS))
+    .option('--threads <n>', 'threads (default: all CPUs)', integer(1, 1024))
+    .option('--out <file>', 'where the results go as JSON (default: bench/results/serve.json)');
+  runs<ServeFlags>(command, async (session, flags, [folder]) => {
+    const { benchServe } = await import('../bench/serve.js');
+    const { serveText } = await import('../bench/serve-text.js');
+    const { streams, seconds, prompt, tokens, out, weights, cache, threads } = flags;
+    const engine = { ...present({ weights, cache, threads }), maxBatch: streams, maxQueue: streams };
+    const load = { streams, seconds, promptTokens: prompt, newTokens: tokens };
+    const report = await benchServe({ folder: folder!, ...load, engine }, session);
+    return save(report, serveText(report), out ?? defaultFile('serve', undefined));
+  });
 }
 
 function addCommon(command: Command, file: string): Command {

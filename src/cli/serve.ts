@@ -1,11 +1,12 @@
 import { type Command, Option } from 'commander';
-import type { Engine, EngineOptions } from '../infer/engine.js';
+import type { EngineOptions } from '../infer/engine.js';
 import { duration } from '../report/units.js';
-import type { ApiServer } from '../serve/server.js';
+import type { ServedModel } from '../serve/model.js';
+import type { ApiServer, ServerOptions } from '../serve/server.js';
 import { CACHE_FORMATS, type CacheFormat, WEIGHT_FORMATS, type WeightFormat } from '../spec/serving.js';
 import { addEngineOptions, type EngineFlags, present } from './engine.js';
 import { integer, real } from './options.js';
-import { runs, type Session } from './session.js';
+import { type Outcome, runs, type Session } from './session.js';
 
 interface ServeFlags extends EngineFlags {
   host: string;
@@ -35,33 +36,41 @@ export function addServe(program: Command): void {
   runs<ServeFlags>(addEngineOptions(command), async (session, flags, [folder]) => {
     const { ApiServer, checkExposure } = await import('../serve/server.js');
     checkExposure(flags.host, flags.apiKey, flags.allowPublic ?? false);
-    const { engine, prompts } = await open(folder!, flags);
-    const id = flags.modelName ?? engine.info.name;
-    const server = new ApiServer(
-      { id, engine, prompts },
-      {
-        ...present({ apiKey: flags.apiKey, corsOrigin: flags.corsOrigin }),
-        host: flags.host,
-        port: flags.port,
-        maxBatch: flags.maxBatch,
-        maxQueue: flags.maxQueue,
-        limits: { requestSeconds: flags.timeout },
-        onFailure: (error) => session.note(`fathom: ${error instanceof Error ? error.stack : error}`),
-      },
-    );
-    const url = await server.listen();
-    session.note(`${id} at ${url}/v1, chat page at ${url}/; Ctrl-C stops`);
-    const started = performance.now();
-    await shutDown(server, engine, session);
-    await prompts.close();
-    const seconds = (performance.now() - started) / 1000;
-    const { requests } = server;
-    return {
-      json: { url, model: id, requests, seconds },
-      text: `${requests} requests in ${duration(seconds)}`,
-    };
+    const model = await openModel(folder!, flags);
+    try {
+      const server = new ApiServer(model, serverOptions(flags, session));
+      return await serveUntilSignal(server, model, session);
+    } finally {
+      await Promise.all([model.engine.close(), model.prompts.close()]);
+    }
   });
 }
+
+async function serveUntilSignal(server: ApiServer, { id }: ServedModel, session: Session): Promise<Outcome> {
+  const url = await server.listen();
+  session.note(`${id} at ${url}/v1, chat page at ${url}/; Ctrl-C stops`);
+  const started = performance.now();
+  await nextSignal();
+  session.note('no new requests; ends when those at work are done, or at once with another signal');
+  void nextSignal().then((number) => process.exit(128 + number));
+  await server.drain();
+  const seconds = (performance.now() - started) / 1000;
+  const { requests } = server;
+  return {
+    json: { url, model: id, requests, seconds },
+    text: `${requests} requests in ${duration(seconds)}`,
+  };
+}
+
+const serverOptions = (flags: ServeFlags, session: Session): ServerOptions => ({
+  ...present({ apiKey: flags.apiKey, corsOrigin: flags.corsOrigin }),
+  host: flags.host,
+  port: flags.port,
+  maxBatch: flags.maxBatch,
+  maxQueue: flags.maxQueue,
+  limits: { requestSeconds: flags.timeout },
+  onFailure: (error) => session.note(`fathom: ${error instanceof Error ? error.stack : error}`),
+});
 
 function addNetworkOptions(command: Command): void {
   command
@@ -94,37 +103,34 @@ function addModelOptions(command: Command): void {
 }
 
 /** The engine computes and prompts are read in threads of their own, so that this one is free for the network. */
-async function open(folder: string, flags: ServeFlags) {
+async function openModel(folder: string, flags: ServeFlags): Promise<ServedModel> {
   const { openEngineInWorker } = await import('../infer/worker-engine.js');
   const { ThreadedPrompts } = await import('../serve/prompt-threads.js');
-  const options: EngineOptions = {
-    ...present({
-      weights: flags.weights,
-      cache: flags.cache,
-      cacheTokens: flags.cacheTokens,
-      contextTokens: flags.ctx,
-      backend: flags.backend,
-      threads: flags.threads,
-    }),
-    maxBatch: flags.maxBatch,
-    maxQueue: flags.maxQueue,
-    ...(flags.speculative ? {} : { speculative: false }),
-  };
-  const [engine, prompts] = await Promise.all([
-    openEngineInWorker(folder, options),
-    ThreadedPrompts.open(folder),
-  ]);
-  return { engine, prompts };
+  const reading = ThreadedPrompts.open(folder);
+  // Where both fail, the engine tells more.
+  reading.catch(() => {});
+  const engine = await openEngineInWorker(folder, engineOptions(flags));
+  try {
+    return { id: flags.modelName ?? engine.info.name, engine, prompts: await reading };
+  } catch (error) {
+    await engine.close();
+    throw error;
+  }
 }
 
-/** Waits for a signal and lets what runs end; a second signal ends the process at once. */
-async function shutDown(server: ApiServer, engine: Engine, session: Session): Promise<void> {
-  await nextSignal();
-  session.note('no new requests; ends when those at work are done, or at once with another signal');
-  void nextSignal().then((number) => process.exit(128 + number));
-  await server.drain();
-  await engine.close();
-}
+const engineOptions = (flags: ServeFlags): EngineOptions => ({
+  ...present({
+    weights: flags.weights,
+    cache: flags.cache,
+    cacheTokens: flags.cacheTokens,
+    contextTokens: flags.ctx,
+    backend: flags.backend,
+    threads: flags.threads,
+  }),
+  maxBatch: flags.maxBatch,
+  maxQueue: flags.maxQueue,
+  ...(flags.speculative ? {} : { speculative: false }),
+});
 
 /** @returns the number of the signal that came */
 function nextSignal(): Promise<number> {
