@@ -50,9 +50,8 @@ async function serveUntilSignal(server: ApiServer, { id }: ServedModel, session:
   const url = await server.listen();
   session.note(`${id} at ${url}/v1, chat page at ${url}/; Ctrl-C stops`);
   const started = performance.now();
-  await nextSignal();
+  await stopSignal();
   session.note('no new requests; ends when those at work are done, or at once with another signal');
-  void nextSignal().then((number) => process.exit(128 + number));
   await server.drain();
   const seconds = (performance.now() - started) / 1000;
   const { requests } = server;
@@ -132,13 +131,15 @@ const engineOptions = (flags: ServeFlags): EngineOptions => ({
   ...(flags.speculative ? {} : { speculative: false }),
 });
 
-/** @returns the number of the signal that came */
-function nextSignal(): Promise<number> {
+/** Resolves with the first signal that ends a server; with the second one the process exits at once. */
+function stopSignal(): Promise<void> {
   return new Promise((resolve) => {
-    const came = (_: NodeJS.Signals, number: number) => {
-      process.off('SIGINT', came).off('SIGTERM', came);
-      resolve(number);
+    let came = false;
+    const take = (_: NodeJS.Signals, number: number) => {
+      if (came) process.exit(128 + number);
+      came = true;
+      resolve();
     };
-    process.on('SIGINT', came).on('SIGTERM', came);
+    process.on('SIGINT', take).on('SIGTERM', take);
   });
 }

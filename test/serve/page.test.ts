@@ -1,7 +1,9 @@
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { findBrowser } from './browser.js';
+import { startServer } from './child.js';
 import { PIECES, REPLY, serveScript, until } from './server.js';
+import { makeTinyModel, removeModel } from './tiny-model.js';
 
 const found = findBrowser();
 if ('missing' in found) console.warn(`chat page not tested: ${found.missing}`);
@@ -118,5 +120,37 @@ describe.skipIf('missing' in found)('the chat page in Chromium', () => {
     expect(await back()).not.toBe(before);
     await page.reload();
     expect(await back()).not.toBe(before);
+  });
+
+  /**
+   * On a model and a process as a user has them. The picture in the README is made by
+   * FATHOM_CHAT_MODEL=runs/mini FATHOM_CHAT_PICTURE=docs/images/chat.png vitest run test/serve/page.test.ts
+   */
+  it('talks to fathom serve', async () => {
+    const given = process.env.FATHOM_CHAT_MODEL;
+    const folder = given ?? makeTinyModel();
+    const server = await startServer(folder);
+    onTestFinished(async () => {
+      server.child.kill('SIGTERM');
+      await server.ended;
+      if (given === undefined) removeModel(folder);
+    });
+    const { page, complaints } = await open(server.url);
+    await page.setViewportSize({ width: 860, height: 520 });
+    await page.click('#toggle-settings');
+    for (const [field, value] of [
+      ['#temperature', '0.6'],
+      ['#top-p', '0.8'],
+      ['#max-tokens', '90'],
+      ['#seed', '5'],
+    ])
+      await page.fill(field!, value!);
+    await page.click('#toggle-settings');
+    await say(page, 'Fellow citizens, what is the state of the Union?');
+    await page.locator('.message.assistant:not(.running)').waitFor();
+    expect(await page.locator('#status').textContent()).toMatch(/tokens\/s · \d+ tokens · first after/);
+    const picture = process.env.FATHOM_CHAT_PICTURE;
+    expect((await page.screenshot(picture ? { path: picture } : {})).length).toBeGreaterThan(5000);
+    expect(complaints).toEqual([]);
   });
 });

@@ -194,7 +194,7 @@ async function answer() {
   const draw = () => {
     drawn = false;
     const atEnd = messages.scrollHeight - messages.scrollTop - messages.clientHeight < 80;
-    render(bubble, text);
+    render(bubble, text.trimStart());
     if (atEnd) messages.scrollTop = messages.scrollHeight;
   };
   try {
