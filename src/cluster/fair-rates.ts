@@ -97,8 +97,8 @@ export class FairRates {
     const limit = 64 * (this.count + 64) * 64;
     for (let steps = 0; ; steps++) {
       while (this.dirty < this.count) {
-        if (++steps > limit) return this.startOver(now);
-        this.level(this.dirty, now);
+        if (++steps > limit) this.startOver(now);
+        else this.level(this.dirty, now);
       }
       const overflowing = this.slack.findOverflow();
       if (overflowing < 0) break;
@@ -123,19 +123,30 @@ export class FairRates {
     const { state } = this;
     const link = this.order[at]!;
     state.serve(link, now);
-    if (this.unsure[link]) this.takeOver(link, at, now);
+    let place = at;
+    let level = this.unsure[link] ? -1 : this.plainLevel(link);
+    if (level < (at > 0 ? state.level[this.order[at - 1]!]! : 0)) {
+      state.level[link] = this.waterLevel(link);
+      place = this.moveDown(at);
+      this.takeOver(link, place, now);
+      level = this.plainLevel(link);
+    }
     if (state.ownCount[link] === 0) {
       this.release(link);
-      this.dirty = at;
+      this.dirty = place;
       return;
     }
-    const taken = this.sum(link);
-    const level = Math.max(0, (state.flows.capacity[link]! - taken) / state.ownWeight[link]!);
     state.level[link] = level;
     this.slack.grew(link, level);
     state.foresee(link, now);
-    const to = this.moveDown(at);
-    this.dirty = to < at ? to : at + 1;
+    const to = this.moveDown(place);
+    this.dirty = to < place ? to : place + 1;
+  }
+
+  /** What foreign flows leave to each own flow. */
+  private plainLevel(link: number): number {
+    const { state } = this;
+    return Math.max(0, (state.flows.capacity[link]! - this.sum(link)) / state.ownWeight[link]!);
   }
 
   /**

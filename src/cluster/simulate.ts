@@ -1,0 +1,227 @@
+import { UserError } from '../errors.js';
+import type { Scenario, Traffic } from '../spec/scenario.js';
+import { buildNetwork } from './build.js';
+import { allToAll, collective, incast, permutation, pipeline } from './collectives.js';
+import { expertTraffic } from './experts.js';
+import { brokenBy } from './faults.js';
+import { type FlowTimes, runFlows } from './flow-engine.js';
+import { FlowList, type Flows } from './flows.js';
+import { CABLE_KINDS, headOf, type Network, nameOf, tailOf } from './graph.js';
+import { Router } from './routing.js';
+import type { Places, Workload } from './transfers.js';
+
+/** What became of one piece of traffic. */
+export interface PieceResult {
+  name: string;
+  flows: number;
+  /** From the beginning until its last byte has arrived. */
+  seconds: number;
+  /** Bytes of a rank over seconds, and that times the kind's factor, as nccl-tests prints them. */
+  algorithmBytesPerSecond: number;
+  busBytesPerSecond: number;
+  /** Times of single transfers, sorted: shortest, median, 99th of 100, longest. */
+  flowSeconds: { least: number; median: number; p99: number; most: number };
+}
+
+/** How busy cables of one kind were. */
+export interface LinkUse {
+  kind: string;
+  channels: number;
+  /** Bytes over capacity times the whole time. */
+  meanUse: number;
+  mostUse: number;
+  /** The busiest, by its ends. */
+  busiest: string;
+}
+
+export interface SimulationResult {
+  name: string;
+  endpoints: number;
+  seconds: number;
+  flows: number;
+  events: number;
+  pieces: PieceResult[];
+  links: LinkUse[];
+}
+
+export interface SimulationOptions {
+  /** A network that is built already. */
+  network?: Network;
+  resolution?: number;
+  progress?: (done: number, total: number) => void;
+}
+
+/**
+ * Runs a scenario's workload on the flow engine.
+ * @throws UserError where it has none, where places in it do not exist or where faults cut the network
+ */
+export function simulate(scenario: Scenario, options: SimulationOptions = {}): SimulationResult {
+  if (!scenario.workload)
+    throw new UserError(`${scenario.name} has no workload; add a list of traffic under "workload"`);
+  const network = options.network ?? buildNetwork(scenario.network);
+  const workloads = scenario.workload.map((traffic) => workloadOf(traffic, placesOf(network, scenario)));
+  const flows = routeAll(network, scenario, workloads);
+  const { resolution, progress } = options;
+  const times = runFlows(flows, {
+    ...(resolution === undefined ? {} : { resolution }),
+    ...(progress ? { progress: (done: number) => progress(done, flows.count) } : {}),
+    nameOf: (flow) => transferName(workloads, flow),
+  });
+  return {
+    name: scenario.name,
+    endpoints: network.endpoints.length,
+    seconds: times.seconds,
+    flows: flows.count,
+    events: times.events,
+    pieces: piecesOf(workloads, times),
+    links: linkUses(network, flows, times.seconds),
+  };
+}
+
+/** What workloads need to know of a network. */
+export function placesOf(network: Network, { routing }: Pick<Scenario, 'routing'>): Places {
+  const { endpoints, gpusPerNode, nics } = network;
+  const perNode = (nics.length * gpusPerNode) / endpoints.length;
+  const nicOf = (endpoint: number) => {
+    const [node, gpu] = [Math.floor(endpoint / gpusPerNode), endpoint % gpusPerNode];
+    return nics[node * perNode + Math.floor((gpu * perNode) / gpusPerNode)]!;
+  };
+  return {
+    endpoints: endpoints.length,
+    gpusPerNode,
+    railOf: (endpoint) => network.plane[nicOf(endpoint)]!,
+    pxn: routing.pxn && new Set([...nics].map((nic) => network.plane[nic]!)).size > 1,
+  };
+}
+
+/** The transfers of a piece of traffic. */
+export function workloadOf(traffic: Traffic, places: Places): Workload {
+  switch (traffic.kind) {
+    case 'all-to-all':
+      return allToAll(traffic, places);
+    case 'all-gather':
+    case 'reduce-scatter':
+    case 'all-reduce':
+      return collective(traffic, places);
+    case 'incast':
+      return incast(traffic, places);
+    case 'permutation':
+      return permutation(traffic, places);
+    case 'pipeline':
+      return pipeline(traffic, places);
+    case 'ep-dispatch':
+    case 'ep-combine':
+      return expertTraffic(traffic, places);
+    case 'flows':
+      return listed(traffic);
+  }
+}
+
+function listed({ flows }: Extract<Traffic, { kind: 'flows' }>): Workload {
+  for (const [i, { after }] of flows.entries()) {
+    const unknown = after.find((other) => other >= flows.length);
+    if (unknown !== undefined) {
+      throw new UserError(
+        `field workload.flows.${i}.after: there is no flow ${unknown}; the ${flows.length} are numbered from 0`,
+      );
+    }
+  }
+  const bytes = flows.reduce((sum, flow) => sum + flow.bytes, 0);
+  return {
+    name: `${flows.length} flows`,
+    transfers: flows.map(({ capGBps, ...flow }, key) => ({
+      ...flow,
+      key,
+      ...(capGBps === undefined ? {} : { cap: capGBps * 1e9 }),
+    })),
+    ranks: new Set(flows.map(({ from }) => from)).size,
+    bytesPerRank: bytes,
+    busFactor: 1,
+  };
+}
+
+/** Gives every transfer its way, and so its links. */
+export function routeAll(network: Network, scenario: Scenario, workloads: readonly Workload[]): Flows {
+  const router = new Router(network, scenario.routing, brokenBy(network, scenario.faults));
+  const capacity = Float64Array.from(
+    { length: 2 * network.cableCount },
+    (_, c) => network.bytesPerSecond[c >> 1]!,
+  );
+  const list = new FlowList(capacity);
+  for (const { transfers } of workloads) {
+    const base = list.count;
+    for (const { from, to, bytes, key, start, after, weight, cap } of transfers) {
+      const { channels, shares, seconds } = router.route(from, to, bytes, key);
+      list.add({
+        path: channels,
+        bytes,
+        latency: seconds,
+        ...(shares ? { shares } : {}),
+        ...(start === undefined ? {} : { start }),
+        ...(weight === undefined ? {} : { weight }),
+        ...(cap === undefined ? {} : { cap }),
+        ...(after ? { after: after.map((other) => base + other) } : {}),
+      });
+    }
+  }
+  return list.build();
+}
+
+function transferName(workloads: readonly Workload[], flow: number): string {
+  let index = flow;
+  for (const { name, transfers } of workloads) {
+    const found = transfers[index];
+    if (found) return `transfer ${index} of ${name} (endpoint ${found.from} to ${found.to})`;
+    index -= transfers.length;
+  }
+  return `flow ${flow}`;
+}
+
+function piecesOf(workloads: readonly Workload[], { begin, end }: FlowTimes): PieceResult[] {
+  let base = 0;
+  return workloads.map(({ name, transfers, bytesPerRank, busFactor }) => {
+    const [from, to] = [base, base + transfers.length];
+    base = to;
+    const own = end.subarray(from, to);
+    const seconds = own.reduce((most, time) => Math.max(most, time), 0);
+    const spans = own.map((time, i) => time - begin[from + i]!).sort();
+    const at = (share: number) => spans[Math.min(spans.length - 1, Math.floor(share * spans.length))] ?? 0;
+    return {
+      name,
+      flows: transfers.length,
+      seconds,
+      algorithmBytesPerSecond: bytesPerRank / seconds,
+      busBytesPerSecond: (bytesPerRank * busFactor) / seconds,
+      flowSeconds: { least: at(0), median: at(0.5), p99: at(0.99), most: at(1) },
+    };
+  });
+}
+
+/** [C] bytes that passed each channel. */
+export function bytesOf(network: Network, { count, offsets, links, shares, bytes }: Flows): Float64Array {
+  const passed = new Float64Array(2 * network.cableCount);
+  for (let flow = 0; flow < count; flow++) {
+    for (let entry = offsets[flow]!; entry < offsets[flow + 1]!; entry++) {
+      if (links[entry]! < passed.length)
+        passed[links[entry]!]! += bytes[flow]! * (shares ? shares[entry]! : 1);
+    }
+  }
+  return passed;
+}
+
+function linkUses(network: Network, flows: Flows, seconds: number): LinkUse[] {
+  const passed = bytesOf(network, flows);
+  return CABLE_KINDS.flatMap((kind, k) => {
+    let [channels, sum, most, busiest] = [0, 0, 0, -1];
+    for (let c = 0; c < passed.length; c++) {
+      if (network.cableKind[c >> 1] !== k) continue;
+      const use = seconds > 0 ? passed[c]! / (network.bytesPerSecond[c >> 1]! * seconds) : 0;
+      channels++;
+      sum += use;
+      if (use > most || busiest < 0) [most, busiest] = [use, c];
+    }
+    if (channels === 0) return [];
+    const ends = `${nameOf(network, tailOf(network, busiest))} to ${nameOf(network, headOf(network, busiest))}`;
+    return [{ kind, channels, meanUse: sum / channels, mostUse: most, busiest: ends }];
+  });
+}
