@@ -14,6 +14,12 @@ export interface PassTimes {
   send?: number;
 }
 
+/** Seconds of work where stages differ. */
+export interface WorkTimes {
+  seconds: (work: Work, routeOf: readonly number[]) => number;
+  send?: number;
+}
+
 /** One piece of work as it was done; seconds from the start of the step. */
 export interface Interval {
   device: number;
@@ -36,7 +42,7 @@ export interface Timeline {
  * Runs a schedule event by event: work starts when its device is free and what it needs has arrived.
  * @throws UserError where the orders of the devices wait for each other
  */
-export function simulate(schedule: Schedule, times: PassTimes): Timeline {
+export function simulate(schedule: Schedule, times: PassTimes | WorkTimes): Timeline {
   const run = new Run(schedule, times);
   while (run.advance());
   return run.timeline();
@@ -51,7 +57,7 @@ class Run {
 
   constructor(
     private readonly schedule: Schedule,
-    private readonly times: PassTimes,
+    private readonly times: PassTimes | WorkTimes,
   ) {
     const zeros = () => new Array<number>(schedule.devices).fill(0);
     this.next = zeros();
@@ -75,13 +81,18 @@ class Run {
       if (arrival === undefined) return false;
       start = Math.max(start, arrival);
     }
-    const end = start + seconds(work, this.times);
+    const end = start + this.seconds(work);
     for (const pass of work) this.done.set(key(pass), { time: end, device });
     this.intervals.push({ device, start, end, work });
     this.next[device]!++;
     this.free[device] = end;
     this.busy[device]! += end - start;
     return true;
+  }
+
+  private seconds(work: Work): number {
+    if ('seconds' in this.times) return this.times.seconds(work, this.schedule.routeOf);
+    return seconds(work, this.times);
   }
 
   /** When the pass has what it needs; undefined while that is not known. */
