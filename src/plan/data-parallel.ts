@@ -2,7 +2,7 @@ import type { Link, Machine } from '../spec/machine.js';
 import { memorySeconds } from './kernels.js';
 import { parameterCopies } from './pipeline/formulas.js';
 import type { Stage } from './stages.js';
-import type { TrainPlan } from './train-plan.js';
+import { microBatches, type TrainPlan } from './train-plan.js';
 
 /** The end of a step: gradients reduced, shards of the parameters updated, parameters gathered [arXiv 1910.02054]. */
 export interface StepEnd {
@@ -44,9 +44,13 @@ export function replicatedParameters(m: Machine, plan: TrainPlan, stages: readon
   ];
 }
 
-/** Nothing of it is hidden behind computation here. */
+/**
+ * Nothing of it is hidden behind computation here. Sharded gradients are reduced, and sharded weights gathered for either pass,
+ * in every micro-batch.
+ */
 export function stepEnd(m: Machine, plan: TrainPlan, stages: readonly Stage[]): StepEnd {
   const groups = replicatedParameters(m, plan, stages);
+  const count = microBatches(plan);
   const over = (bytes: number) =>
     groups.reduce((sum, group) => sum + collectiveSeconds(m, group.parameters * bytes, group), 0);
   const updated = groups.reduce(
@@ -54,9 +58,9 @@ export function stepEnd(m: Machine, plan: TrainPlan, stages: readonly Stage[]): 
     0,
   );
   return {
-    reduceSeconds: over(plan.zero > 0 ? GRADIENT_BYTES : 2 * GRADIENT_BYTES),
+    reduceSeconds: over(plan.zero > 0 ? GRADIENT_BYTES : 2 * GRADIENT_BYTES) * (plan.zero >= 2 ? count : 1),
     updateSeconds: memorySeconds(m, updated * UPDATE_BYTES),
-    gatherSeconds: plan.zero > 0 ? over(WEIGHT_BYTES) : 0,
+    gatherSeconds: plan.zero > 0 ? over(WEIGHT_BYTES) * (plan.zero === 3 ? 2 * count : 1) : 0,
   };
 }
 

@@ -50,8 +50,9 @@ export function exchangeSeconds(
 export function meanCopies(experts: ExpertShape, devices: number, perNode: number): number {
   const nodes = Math.ceil(devices / perNode);
   const places = nodes > 1 ? nodes : devices;
-  // A limit by groups is one by nodes where groups lie on nodes; spread over fewer places it binds as its share of them.
-  const reachable = Math.max(1, Math.ceil((places * experts.groupsPerToken) / experts.groups));
+  // A token's groups lie on as many places at most; where a group is spread over several, it may use all of those.
+  const spread = Math.ceil((places * experts.groupsPerToken) / experts.groups);
+  const reachable = Math.max(spread, Math.min(places, experts.groupsPerToken));
   return meanNodes({
     routed: experts.routed,
     perToken: experts.perToken,

@@ -87,3 +87,14 @@ function interpolate(points: readonly { keys: number; flopsPerSecond: number }[]
   }
   return before.flopsPerSecond;
 }
+
+/**
+ * Sums of partial results over the devices that share a Linear: reduce-scatter and all-gather within a node, exposed. Two of
+ * them a layer, after attention and after the MLP [arXiv 1909.08053 §3].
+ */
+export function tensorParallelSeconds(m: Machine, bytes: number, devices: number): number {
+  const link = m.node.scaleUp;
+  if (devices <= 1 || !link) return 0;
+  const moved = (2 * bytes * (devices - 1)) / devices;
+  return moved / link.effectiveBytesPerSecond.value + 2 * link.latencySeconds.value;
+}

@@ -8,6 +8,7 @@ import {
   type Gemm,
   gemmSeconds,
   memorySeconds,
+  tensorParallelSeconds,
 } from './kernels.js';
 
 /**
@@ -43,7 +44,7 @@ export type Recompute = 'none' | 'selective' | 'full';
 export interface PassParts {
   gemm: number;
   attention: number;
-  /** Norms, casts, permutations and the like. */
+  /** Norms, casts, permutations and the like, and sums over tensor ranks. */
   memory: number;
   /** Dispatch and combine. */
   exchange: number;
@@ -90,12 +91,19 @@ export function layerTimes(input: LayerInput, moe: boolean): LayerTimes {
   const core = attentionSeconds(m, flops, input.length, 'forward', units, latent);
   const exchange = moe ? exchangeOf(input) : 0;
   const bytes = layerBytes(input, moe);
-  const forward = { gemm: forwardGemm, attention: core, memory: memorySeconds(m, bytes.forward), exchange };
+  const act = format === 'fp32' ? 4 : 2;
+  const sums = 2 * tensorParallelSeconds(m, tokens * shape.hiddenSize * act, tensor);
+  const forward = {
+    gemm: forwardGemm,
+    attention: core,
+    memory: memorySeconds(m, bytes.forward) + sums,
+    exchange,
+  };
   const again = recomputed(input, forward);
   const inputs = addParts(again, {
     gemm: inputGemm,
     attention: attentionSeconds(m, flops, input.length, 'backward', units, latent),
-    memory: memorySeconds(m, bytes.inputs),
+    memory: memorySeconds(m, bytes.inputs) + sums,
     exchange,
   });
   const weights = { gemm: weightGemm, attention: 0, memory: memorySeconds(m, bytes.weights), exchange: 0 };

@@ -31,10 +31,15 @@ export const EXPERT_IMBALANCE = 1.04;
 const NO_TIMES: LayerTimes = { forward: NO_PARTS, inputs: NO_PARTS, weights: NO_PARTS };
 
 /** Cuts the model into `pipeline` stages so that the slowest is as quick as contiguous layers allow. */
-export function cutStages(shape: ModelShape, machine: Machine, plan: TrainPlan): Stage[] {
-  const pieces = pieceKinds(shape, machine, plan);
+export function cutStages(
+  shape: ModelShape,
+  machine: Machine,
+  plan: TrainPlan,
+  cache: PieceCache = new Map(),
+): Stage[] {
+  const pieces = cachedPieces(shape, machine, plan, cache);
   const order = pieceOrder(shape);
-  const seconds = pieces.map(({ alone }) => totalSeconds(alone));
+  const seconds = pieces.map((piece) => stageSeconds(piece, plan));
   const times = order.map((kind) => seconds[kind]!);
   const all = times.reduce((a, b) => a + b, 0);
   let [low, high] = [Math.max(all / plan.pipeline, ...seconds), all];
@@ -45,6 +50,34 @@ export function cutStages(shape: ModelShape, machine: Machine, plan: TrainPlan):
     else low = middle;
   }
   return groupPieces(order, times, high, pieces, plan.pipeline);
+}
+
+/** Kinds of pieces by what their times depend on; of one model on one machine. */
+export type PieceCache = Map<string, Stage[]>;
+
+function cachedPieces(shape: ModelShape, machine: Machine, plan: TrainPlan, cache: PieceCache): Stage[] {
+  const { microBatch, length, format, tensor, expert, recompute } = plan;
+  const key = `${microBatch} ${length} ${format} ${tensor} ${expert} ${recompute}`;
+  const found = cache.get(key) ?? pieceKinds(shape, machine, plan);
+  cache.set(key, found);
+  return found;
+}
+
+/** What one micro-batch costs a stage: a pair that overlaps where the schedule makes such pairs. */
+export const stageSeconds = (stage: Stage, { schedule }: TrainPlan): number =>
+  schedule === 'dualpipe' || schedule === 'dualpipe-v'
+    ? overlappedSeconds(stage, stage)
+    : totalSeconds(stage.alone);
+
+/**
+ * What each device has to do per micro-batch of its own direction: a stage, or under DualPipe the mean of one from either end
+ * [TR §3.2.1].
+ */
+export function deviceStages(stages: readonly Stage[], { schedule, pipeline }: TrainPlan): Stage[] {
+  if (schedule !== 'dualpipe' || pipeline === 1) return [...stages];
+  return stages
+    .slice(0, stages.length / 2)
+    .map((stage, d) => joinPieces([stage, stages[stages.length - 1 - d]!], [0.5, 0.5]));
 }
 
 /** How many stages there are if each takes pieces until it would exceed `limit` seconds. */

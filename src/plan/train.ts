@@ -5,7 +5,14 @@ import { trainingFlopsPerToken } from './flops.js';
 import { passSeconds } from './layer.js';
 import { bubbleSeconds } from './pipeline/formulas.js';
 import type { PassTimes } from './pipeline/simulate.js';
-import { cutStages, overlappedSeconds, type Stage, totalSeconds } from './stages.js';
+import {
+  cutStages,
+  deviceStages,
+  overlappedSeconds,
+  type PieceCache,
+  type Stage,
+  stageSeconds,
+} from './stages.js';
 import { type TrainMemory, trainMemory } from './train-memory.js';
 import { checkPlan, microBatches, planDevices, type TrainPlan } from './train-plan.js';
 
@@ -33,14 +40,20 @@ export interface TrainEstimate {
 }
 
 /**
- * Estimates a training step. Every stage is taken to be as slow as the slowest.
+ * Estimates a training step. Every device is taken to be as slow as the slowest.
+ * @param cache shared by estimates of one model on one machine
  * @throws UserError where the plan cannot be
  */
-export function estimateTraining(shape: ModelShape, cluster: Cluster, plan: TrainPlan): TrainEstimate {
+export function estimateTraining(
+  shape: ModelShape,
+  cluster: Cluster,
+  plan: TrainPlan,
+  cache?: PieceCache,
+): TrainEstimate {
   checkPlan(plan, shape, cluster);
   const { machine } = cluster;
-  const stages = cutStages(shape, machine, plan);
-  const times = passTimes(slowest(stages));
+  const stages = cutStages(shape, machine, plan, cache);
+  const times = passTimes(slowest(deviceStages(stages, plan), plan));
   const [work, bubble] = pipelineSeconds(plan, times);
   const end = stepEnd(machine, plan, stages);
   const stepSeconds = work + bubble + end.reduceSeconds + end.updateSeconds + end.gatherSeconds;
@@ -54,8 +67,8 @@ export function estimateTraining(shape: ModelShape, cluster: Cluster, plan: Trai
   };
 }
 
-export const slowest = (stages: readonly Stage[]): Stage =>
-  stages.reduce((worst, stage) => (totalSeconds(stage.alone) > totalSeconds(worst.alone) ? stage : worst));
+export const slowest = (stages: readonly Stage[], plan: TrainPlan): Stage =>
+  stages.reduce((worst, stage) => (stageSeconds(stage, plan) > stageSeconds(worst, plan) ? stage : worst));
 
 export function passTimes(stage: Stage): Required<Omit<PassTimes, 'send'>> {
   const weights = passSeconds(stage.alone.weights);
