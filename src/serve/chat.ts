@@ -1,14 +1,14 @@
 import { UserError } from '../errors.js';
 import type { ResponseFormat, TokenDetail } from '../infer/engine.js';
+import type { ChatMessage } from '../text/chat-template.js';
 import { answer, type Format } from './answer.js';
 import { badRequest } from './errors.js';
 import type { Exchange } from './exchange.js';
 import type { Job } from './generation.js';
 import { contentLogprobs } from './logprobs.js';
 import { type ServedModel, tokenLimit } from './model.js';
-import type { TemplateMessage } from './prompts.js';
 import { samplingOf } from './sampling.js';
-import { type ChatMessage, type ChatRequest, chatSchema } from './schema.js';
+import { type ChatRequest, chatSchema, type RequestMessage } from './schema.js';
 import type { Service } from './service.js';
 import { validate } from './validation.js';
 
@@ -41,7 +41,7 @@ async function encodeConversation(body: ChatRequest, { prompts }: ServedModel): 
   throw badRequest("'messages' have no text.", 'messages', 'invalid_value');
 }
 
-function templateMessage({ role, content, name, ...more }: ChatMessage): TemplateMessage {
+function templateMessage({ role, content, name, ...more }: RequestMessage): ChatMessage {
   const reasoning = 'reasoning_content' in more ? more.reasoning_content : undefined;
   return {
     role: role === 'developer' ? 'system' : role,

@@ -1,17 +1,17 @@
 /** The thread of `ThreadedPrompts`: answers questions one after another. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { UserError } from '../errors.js';
+import { ChatTemplate } from '../text/chat-template.js';
 import { Tokenizer } from '../text/tokenizer.js';
 import type { Question, Reply } from './prompt-threads.js';
 import { LocalPrompts, type Prompts } from './prompts.js';
-import { chatTemplate } from './template.js';
 
 const port = parentPort!;
 const say = (reply: Reply) => port.postMessage(reply);
 
 function open(folder: string): Prompts {
   const tokenizer = Tokenizer.fromFolder(folder);
-  return new LocalPrompts(tokenizer, chatTemplate(tokenizer));
+  return new LocalPrompts(tokenizer, ChatTemplate.fromFolder(folder, tokenizer));
 }
 
 async function answer(prompts: Prompts, { id, method, args }: Question): Promise<void> {

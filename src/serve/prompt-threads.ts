@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { UserError } from '../errors.js';
-import type { Prompts, TemplateMessage, TemplateVariables } from './prompts.js';
+import type { ChatMessage } from '../text/chat-template.js';
+import type { Prompts, TemplateVariables } from './prompts.js';
 
 /** What a thread is asked: a method of `Prompts` and its arguments. */
 export interface Question {
@@ -56,7 +57,7 @@ export class ThreadedPrompts implements Prompts {
     return this.ask('text', [text]);
   }
 
-  conversation(messages: readonly TemplateMessage[], variables: TemplateVariables): Promise<number[]> {
+  conversation(messages: readonly ChatMessage[], variables: TemplateVariables): Promise<number[]> {
     return this.ask('conversation', [messages, variables]);
   }
 

@@ -114,7 +114,7 @@ export const chatSchema = z.strictObject({
   tools: z.array(z.never()).nullish(),
 });
 export type ChatRequest = z.infer<typeof chatSchema>;
-export type ChatMessage = ChatRequest['messages'][number];
+export type RequestMessage = ChatRequest['messages'][number];
 
 /** OpenAI's parameters that this server lacks, by what there is instead. */
 export const UNSUPPORTED: ReadonlySet<string> = new Set([

@@ -89,7 +89,7 @@ describe.skipIf('missing' in found)('the chat page in Chromium', () => {
   });
 
   it('continues a text where the model has no chat template', async () => {
-    const { engine, url } = await serveScript({}, {}, { render: undefined });
+    const { engine, url } = await serveScript({}, {}, false);
     const { page } = await open(url);
     await page.getByText('continues the text').waitFor();
     await say(page, 'Once');

@@ -1,7 +1,8 @@
 import OpenAI from 'openai';
 import { onTestFinished } from 'vitest';
-import { LocalPrompts, type RenderChat } from '../../src/serve/prompts.js';
+import { LocalPrompts } from '../../src/serve/prompts.js';
 import { ApiServer, type ServerOptions } from '../../src/serve/server.js';
+import { ChatTemplate, COMPLETION_TEMPLATE } from '../../src/text/chat-template.js';
 import { Tokenizer } from '../../src/text/tokenizer.js';
 import { goldenPath } from '../text/goldens.js';
 import { type Script, ScriptedEngine } from './scripted-engine.js';
@@ -13,8 +14,9 @@ export const REPLY = PIECES.join('');
 const tokenizer = Tokenizer.fromFile(goldenPath('tokenizer.json'));
 
 /** A chat template that a test can read. */
-const renderTagged: RenderChat = (messages) =>
-  `${messages.map(({ role, content }) => `<${role}>${content}`).join('')}<assistant>`;
+const TEMPLATE =
+  "{% for m in messages %}{% if m.content == 'forbidden' %}{{ raise_exception('not that') }}{% endif %}" +
+  '<{{ m.role }}>{{ m.content }}{% endfor %}<assistant{% if thinking %} thinks{% endif %}>';
 
 export interface Served {
   engine: ScriptedEngine;
@@ -29,15 +31,17 @@ export interface Served {
 export async function serveScript(
   script: Partial<Script> = {},
   options: Partial<ServerOptions> = {},
-  chat: { render?: RenderChat | undefined } = { render: renderTagged },
+  hasTemplate = true,
 ): Promise<Served> {
   const engine = new ScriptedEngine({ pieces: PIECES, ...script });
   const failures: unknown[] = [];
+  const source = hasTemplate ? TEMPLATE : COMPLETION_TEMPLATE;
+  const template = new ChatTemplate(source, tokenizer, hasTemplate, 'template');
   const server = new ApiServer(
     {
       id: 'scripted',
       engine,
-      prompts: new LocalPrompts(tokenizer, chat.render),
+      prompts: new LocalPrompts(tokenizer, template),
     },
     {
       host: '127.0.0.1',
