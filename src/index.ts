@@ -2,22 +2,37 @@
  * fathom as a library: describe, train, open and use models of DeepSeek-V3's architecture.
  *
  * ```ts
- * import { generate, openModel, openTokenizer, runTraining, SILENT_UI } from 'fathom';
+ * import { openEngine } from 'fathom';
  *
- * await runTraining({ preset: 'tiny', out: 'runs/tiny' }, SILENT_UI);
- * const { model, recipe } = openModel('runs/tiny');
- * const tokenizer = openTokenizer('runs/tiny', model);
- * const prompt = [...tokenizer.encode('The state of the Union')];
- * const sampling = { temperature: 0.8, topP: 0.95, topK: 0 };
- * const { text } = generate(model, tokenizer, recipe, prompt, { maxTokens: 50, seed: 0, ...sampling });
+ * const engine = await openEngine('runs/mini');
+ * for await (const event of engine.generate({ prompt: 'The state of the Union', maxTokens: 50 })) {
+ *   if (event.type === 'text') process.stdout.write(event.text);
+ * }
+ * await engine.close();
  * ```
  *
  * Everything throws `UserError` for what a user can put right.
  */
 export { UsageError, UserError } from './errors.js';
-export { type Generated, type GenerateOptions, generate } from './infer/generate.js';
+export {
+  type Engine,
+  type EngineInfo,
+  type EngineOptions,
+  type EngineStats,
+  type FinishReason,
+  type GenerateEvent,
+  type GenerateRequest,
+  QueueFullError,
+  type ResponseFormat,
+  type SamplingOptions,
+  type TokenDetail,
+  type TokenLogprob,
+  type Usage,
+} from './infer/engine.js';
 export { type OpenModel, type OpenOptions, openModel, openTokenizer } from './infer/open.js';
+export { openEngine } from './infer/open-engine.js';
 export { type Score, score, type TokenProbability } from './infer/score.js';
+export { openEngineInWorker } from './infer/worker-engine.js';
 export { type Checkpoint, readCheckpoint } from './model/checkpoint.js';
 export {
   countParameters,
@@ -32,8 +47,10 @@ export { SILENT_UI, type Ui } from './report/ui.js';
 export { type ModelConfig, parseModelConfig } from './spec/model.js';
 export { RECIPES, type Recipe, recipeSchema } from './spec/precision.js';
 export { MODEL_PRESETS, type ModelPreset } from './spec/presets.js';
+export { CACHE_FORMATS, type CacheFormat, WEIGHT_FORMATS, type WeightFormat } from './spec/serving.js';
 export type { Tensor } from './tensor/tensor.js';
 export { type BpeOptions, type BpeVocabulary, trainBpe } from './text/bpe.js';
+export { type ChatMessage, ChatTemplate } from './text/chat-template.js';
 export { BUNDLED_CORPORA, type CorpusSource, readDocuments } from './text/corpus.js';
 export { Tokenizer } from './text/tokenizer.js';
 export { SPECIAL_TOKENS, saveTokenizer } from './text/tokenizer-files.js';

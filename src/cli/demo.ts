@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
-import type { Generated } from '../infer/generate.js';
 import { list } from '../report/table.js';
 import { TRAINABLE_PRESETS } from '../spec/presets.js';
 import type { TrainResult } from '../train/run.js';
 import { addEngineOptions, type EngineFlags, present } from './engine.js';
+import { type Written, write } from './generate.js';
 import { integer } from './options.js';
 import { runs, type Session } from './session.js';
 import { describeTraining, lossCurve } from './training-report.js';
@@ -17,7 +17,7 @@ interface DemoFlags extends EngineFlags {
 
 /** How speeches in the default corpus begin. */
 const PROMPT = 'Fellow-Citizens of the Senate and House of Representatives:';
-const SAMPLE = { maxTokens: 120, temperature: 0.7, topP: 0.95, topK: 0, seed: 0 };
+const SAMPLE = { maxTokens: 120, temperature: 0.7, topP: 0.95, seed: 0 };
 
 /** `fathom demo`, what `npm start` runs. */
 export function addDemo(program: Command): void {
@@ -56,20 +56,19 @@ async function trainOnce(
   return runTraining({ ...present(flags), out, ...(resume ? { resume } : { preset }) }, session);
 }
 
-async function writeSample(session: Session, out: string, flags: EngineFlags): Promise<Generated> {
-  const { openModel, openTokenizer } = await import('../infer/open.js');
-  const { generate } = await import('../infer/generate.js');
-  const { model, recipe } = openModel(out, flags);
-  const tokenizer = openTokenizer(out, model);
+async function writeSample(session: Session, out: string, flags: EngineFlags): Promise<Written> {
+  const { openEngine } = await import('../infer/open-engine.js');
+  const engine = await openEngine(out, present({ backend: flags.backend, threads: flags.threads }));
   session.print(PROMPT);
-  return generate(model, tokenizer, recipe, [...tokenizer.encode(PROMPT)], SAMPLE, (piece) =>
-    session.print(piece),
-  );
+  const written = await write(session, engine, { prompt: PROMPT, ...SAMPLE });
+  await engine.close();
+  return written;
 }
 
 const whatNext = (out: string): string =>
   `Next:\n${list([
     [`  npx fathom generate ${out} -p "The state of the Union is"`, 'write more'],
+    [`  npx fathom chat ${out}`, 'let it go on with what you say'],
     [`  npx fathom inspect ${out}`, 'see what is inside'],
     ['  npx fathom train --data YOUR.txt --out runs/mine', 'train on text of your own'],
     ['  npx fathom --help', 'everything else'],

@@ -1,17 +1,23 @@
 import type { Command } from 'commander';
-import { UserError } from '../errors.js';
-import { rate } from '../report/units.js';
-import { addEngineOptions, type EngineFlags } from './engine.js';
-import { integer, real } from './options.js';
-import { runs } from './session.js';
+import type { Engine, GenerateRequest, Usage } from '../infer/engine.js';
+import {
+  addInferenceOptions,
+  addSamplingOptions,
+  describeUsage,
+  engineOptions,
+  type InferenceFlags,
+  type SamplingFlags,
+  samplingOptions,
+  tokensPerSecond,
+} from './inference.js';
+import { interruptible } from './interrupt.js';
+import { integer } from './options.js';
+import { runs, type Session } from './session.js';
 
-interface GenerateFlags extends EngineFlags {
+interface GenerateFlags extends InferenceFlags, SamplingFlags {
   prompt: string;
   maxTokens: number;
-  temperature: number;
-  topP: number;
-  topK: number;
-  seed: number;
+  ignoreEos?: boolean;
 }
 
 /** `fathom generate DIR`. */
@@ -22,34 +28,46 @@ export function addGenerate(program: Command): void {
     .argument('<dir>', 'a checkpoint folder with its tokenizer')
     .requiredOption('-p, --prompt <text>', 'the text to continue')
     .option('--max-tokens <n>', 'tokens to add at most', integer(1), 100)
-    .option('--temperature <t>', '0 takes the most likely token, 1 samples as the model says', real(0), 0.8)
-    .option(
-      '--top-p <p>',
-      'sample from the most likely tokens that have this share together',
-      real(0, 1),
-      0.95,
-    )
-    .option('--top-k <k>', 'sample from so many of the most likely tokens; 0: from all', integer(0), 0)
-    .option('--seed <n>', 'the same seed writes the same text', integer(0), 0);
-  runs<GenerateFlags>(addEngineOptions(command), async (session, flags, [folder]) => {
-    const { openModel, openTokenizer } = await import('../infer/open.js');
-    const { generate } = await import('../infer/generate.js');
-    const { model, recipe } = openModel(folder!, flags);
-    const tokenizer = openTokenizer(folder!, model);
-    const prompt = [...tokenizer.encode(flags.prompt)];
-    checkPrompt(prompt.length, model.config.max_position_embeddings);
-    session.print(flags.prompt);
-    const result = generate(model, tokenizer, recipe, prompt, flags, (piece) => session.print(piece));
+    .option('--seed <n>', 'the same seed writes the same text', integer(0), 0)
+    .option('--ignore-eos', 'do not end where the model ends its text');
+  addSamplingOptions(command);
+  runs<GenerateFlags>(addInferenceOptions(command), async (session, flags, [folder]) => {
+    const { openEngine } = await import('../infer/open-engine.js');
+    const engine = await openEngine(folder!, engineOptions(flags));
+    const { prompt, maxTokens, stop = [], ignoreEos = false } = flags;
+    const request = { prompt, maxTokens, stop, ignoreEos, ...samplingOptions(flags, engine.info) };
+    session.print(prompt);
+    const written = await interruptible((signal) => write(session, engine, request, signal));
     session.print('\n');
-    const { text, tokens, tokensPerSecond = null } = result;
-    if (tokensPerSecond !== null) session.note(`${tokens.length} tokens, ${rate(tokensPerSecond, 'tokens')}`);
-    return { json: { text, tokens, tokensPerSecond } };
+    await engine.close();
+    session.note(describeUsage(written.usage));
+    return { json: { ...written, tokensPerSecond: tokensPerSecond(written.usage) ?? null } };
   });
 }
 
-function checkPrompt(tokens: number, context: number): void {
-  if (tokens === 0)
-    throw new UserError('the prompt is empty and this tokenizer adds no first token; give some text');
-  if (tokens < context) return;
-  throw new UserError(`the prompt has ${tokens} tokens, the model's context ${context}; shorten it`);
+/** What the engine wrote. */
+export interface Written {
+  text: string;
+  /** Ids. */
+  tokens: number[];
+  reason: string;
+  usage: Usage;
+}
+
+/** Prints the text of a request as it comes. */
+export async function write(
+  session: Session,
+  engine: Engine,
+  request: GenerateRequest,
+  signal?: AbortSignal,
+): Promise<Written> {
+  let text = '';
+  const tokens: number[] = [];
+  for await (const event of engine.generate(request, signal)) {
+    if (event.type === 'done') return { text, tokens, reason: event.reason, usage: event.usage };
+    text += event.text;
+    tokens.push(...event.ids);
+    session.print(event.text);
+  }
+  throw new Error('the engine ended without a reason');
 }

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { addBench } from './bench.js';
+import { addChat } from './chat.js';
 import { addConvert } from './convert.js';
 import { addDemo } from './demo.js';
 import { guardStreams, reportFailure } from './failures.js';
@@ -36,6 +37,7 @@ export function createProgram(): Command {
     .configureOutput({ outputError: () => {} });
   addTrain(program);
   addGenerate(program);
+  addChat(program);
   addScore(program);
   addServe(program);
   addInspect(program);

@@ -96,7 +96,7 @@ export interface EngineOptions {
   maxBatch?: number;
   /** Requests that wait at most; beyond, reading a request's events throws `QueueFullError`. */
   maxQueue?: number;
-  /** Draft with the model's own MTP module; true where it has one. */
+  /** Draft with the model's own MTP module; true where it has one and the backend is native. */
   speculative?: boolean;
   backend?: 'native' | 'reference' | 'auto';
   threads?: number;

@@ -42,9 +42,10 @@ export function openLocalEngine(folder: string, options: EngineOptions): LocalEn
   const tokenizer = Tokenizer.fromFolder(folder);
   checkVocabulary(folder, tokenizer, config.vocab_size);
   const { endTokens, sampling } = readGenerationConfig(folder, tokenizer);
-  const speculative = options.speculative ?? true;
-  const runner = openRunner(folder, { ...options, speculative, cacheTokens });
   const { name: backend } = selectBackend(options.backend ?? 'auto', options.threads);
+  // What drafts save is reading weights, of which the reference backend does not notice anything.
+  const speculative = options.speculative ?? backend === 'native';
+  const runner = openRunner(folder, { ...options, speculative, cacheTokens });
   const { cache, weightFormat, weightBytes } = runner;
   return new LocalEngine({
     runner,

@@ -23,6 +23,7 @@ describe('fathom', () => {
     const commands = [
       'train',
       'generate',
+      'chat',
       'score',
       'inspect',
       'demo',

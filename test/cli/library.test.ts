@@ -17,7 +17,10 @@ describe('the library', () => {
     );
     expect(names).toEqual([
       'BUNDLED_CORPORA',
+      'CACHE_FORMATS',
+      'ChatTemplate',
       'MODEL_PRESETS',
+      'QueueFullError',
       'RECIPES',
       'SILENT_UI',
       'SPECIAL_TOKENS',
@@ -25,9 +28,11 @@ describe('the library', () => {
       'Tokenizer',
       'UsageError',
       'UserError',
+      'WEIGHT_FORMATS',
       'countParameters',
-      'generate',
       'listParameters',
+      'openEngine',
+      'openEngineInWorker',
       'openModel',
       'openTokenizer',
       'parseModelConfig',

@@ -3,7 +3,6 @@ import os from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { referenceBackend } from '../../src/backend/reference/index.js';
-import { Decoder } from '../../src/infer/decoder.js';
 import { initialise } from '../../src/model/initialise.js';
 import { loadModel, saveModel } from '../../src/model/load.js';
 import { countParameters } from '../../src/model/parameters.js';
@@ -133,12 +132,5 @@ describe('kinds of attention', () => {
     const bytes = KINDS.map((kind) => summariseModel(configOf(kind)).cacheBytesPerToken);
     expect(bytes).toEqual([6, 2, 1].map((heads) => heads * (DEPTH + VALUES) * 2));
     expect(summariseModel(configOf({})).cacheBytesPerToken).toBe((64 + 8) * 2);
-  });
-
-  it('other than MLA are not served', () => {
-    const model = new Transformer(configOf(KINDS[1]), referenceBackend);
-    expect(() => new Decoder(model, RECIPES.fp32, 8)).toThrow(
-      /attention_kind gqa; text is generated with mla only/,
-    );
   });
 });
