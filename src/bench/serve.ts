@@ -119,11 +119,18 @@ function result(loads: readonly Load[]): LoadResult {
   const seconds = loads.reduce((n, load) => n + load.seconds, 0);
   return {
     requests: samples.length,
-    errors: Object.assign({}, ...loads.map((load) => load.errors)),
+    errors: sumErrors(loads),
     tokensPerSecond: throughput({ samples, seconds, errors: {} }),
     firstToken: latency((sample) => sample.firstTokenSeconds),
     perToken: latency((sample) => sample.tokenSeconds),
   };
+}
+
+function sumErrors(loads: readonly Load[]): Record<string, number> {
+  const sum: Record<string, number> = {};
+  for (const [message, count] of loads.flatMap((load) => Object.entries(load.errors)))
+    sum[message] = (sum[message] ?? 0) + count;
+  return sum;
 }
 
 /** Prompts of random tokens share nothing, so that each of them is read in full. */

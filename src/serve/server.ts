@@ -1,4 +1,10 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  type ServerOptions as HttpSettings,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { UserError } from '../errors.js';
 import { fileError } from '../files.js';
@@ -23,10 +29,15 @@ export interface ServerOptions extends AccessOptions {
   onFailure?: (error: unknown) => void;
 }
 
-const LIMITS: Limits = { bodyBytes: 4 << 20, requestSeconds: 600, stallSeconds: 30 };
-/** A client may take so long to send its head, and the whole of its request, milliseconds. */
-const HEADERS_TIMEOUT = 10_000;
-const REQUEST_TIMEOUT = 60_000;
+const LIMITS: Limits = {
+  bodyBytes: 4 << 20,
+  headSeconds: 10,
+  receiveSeconds: 60,
+  requestSeconds: 600,
+  stallSeconds: 30,
+};
+/** More are closed as they come. Assumed: far more than one machine's model can serve, far fewer than file descriptors. */
+const MAX_CONNECTIONS = 4096;
 /** Longer than proxies keep idle connections (60 s as a rule), so that they end them and not this side in mid-request. */
 const KEEP_ALIVE_TIMEOUT = 65_000;
 const MAX_HEADER_BYTES = 16 << 10;
@@ -54,13 +65,10 @@ export class ApiServer {
       new Admission(options.maxBatch + options.maxQueue, options.maxBatch),
       { ...LIMITS, ...options.limits },
     );
-    const settings = {
-      maxHeaderSize: MAX_HEADER_BYTES,
-      headersTimeout: HEADERS_TIMEOUT,
-      requestTimeout: REQUEST_TIMEOUT,
-      keepAliveTimeout: KEEP_ALIVE_TIMEOUT,
-    };
-    this.http = createServer(settings, (request, response) => this.accept(request, response));
+    this.http = createServer(httpSettings(this.service.limits), (request, response) =>
+      this.accept(request, response),
+    );
+    this.http.maxConnections = MAX_CONNECTIONS;
   }
 
   /**
@@ -154,6 +162,15 @@ export class ApiServer {
     return new ApiError(500, 'The server had an error while processing the request.');
   }
 }
+
+/** Times in milliseconds; connections that exceed them are looked for at intervals. */
+const httpSettings = ({ headSeconds, receiveSeconds }: Limits): HttpSettings => ({
+  maxHeaderSize: MAX_HEADER_BYTES,
+  headersTimeout: headSeconds * 1000,
+  requestTimeout: receiveSeconds * 1000,
+  connectionsCheckingInterval: headSeconds * 100,
+  keepAliveTimeout: KEEP_ALIVE_TIMEOUT,
+});
 
 /** The path alone; whatever the client wrote, it is a path. */
 const pathOf = ({ url = '/' }: IncomingMessage): string => url.split(/[?#]/)[0]!;

@@ -7,6 +7,9 @@ import type { ServedModel } from './model.js';
 export interface Limits {
   /** Longest body. */
   bodyBytes: number;
+  /** A client may take so long to send the head of a request, and the whole of it. */
+  headSeconds: number;
+  receiveSeconds: number;
   /** From the arrival of a request to the end of its answer. */
   requestSeconds: number;
   /** A client that takes nothing of its stream for so long is given up. */

@@ -107,6 +107,15 @@ describe('a broken request', () => {
   });
 });
 
+describe('a request that does not end', () => {
+  it('is given up with 408, be it head or body', async () => {
+    const served = await serveScript({}, { limits: { headSeconds: 0.1, receiveSeconds: 0.2 } });
+    expect(statusOf(await raw(served, 'GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: '))).toBe(408);
+    expect(statusOf(await raw(served, `${JSON_HEAD}Content-Length: 100\r\n\r\n{"prompt"`))).toBe(408);
+    expect((await fetch(`${served.url}/health`)).status).toBe(200);
+  });
+});
+
 describe('fuzz', () => {
   const fields = [
     'prompt',
