@@ -7,6 +7,7 @@ import { addDemo } from './demo.js';
 import { guardStreams, reportFailure } from './failures.js';
 import { addGenerate } from './generate.js';
 import { addInspect } from './inspect.js';
+import { addNetwork } from './network.js';
 import { addNumerics } from './numerics.js';
 import { addScore } from './score.js';
 import { addServe } from './serve.js';
@@ -44,6 +45,7 @@ export function createProgram(): Command {
   addConvert(program);
   addTokenizer(program);
   addNumerics(program);
+  addNetwork(program);
   addBench(program);
   addStudy(program);
   addDemo(program);

@@ -38,6 +38,8 @@ export class Router {
   private readonly nics = new Map<number, number>();
   /** [V] number of a NIC among those of its plane, so that neighbours take different ways up. */
   private readonly rank: Int32Array;
+  /** By layer: destinations that a switch there sends the same way up. */
+  private readonly strides: number[];
 
   constructor(
     readonly network: Network,
@@ -49,6 +51,7 @@ export class Router {
     this.stops = verticesOf(network, SWITCH).filter((v) => !broken.vertices.has(v));
     this.given = new Float64Array(2 * network.cableCount);
     this.rank = ranksInPlane(network);
+    this.strides = layerStrides(network);
   }
 
   /**
@@ -154,8 +157,11 @@ export class Router {
     const count = channels.length;
     if (count === 1) return 0;
     if (this.spec.mode === 'static') {
-      // Digits of the destination's number, one per layer [d-mod-k: Zahavi 2012]: destinations of a leaf take different ways.
-      return Math.floor(this.rank[into]! / count ** this.network.layer[at]!) % count;
+      // Digits of the destination's number, one per layer [d-mod-k: Zahavi 2012], so that destinations of a leaf take different
+      // ways up, and different ones of parallel cables down.
+      const { layer } = this.network;
+      const lower = Math.min(layer[at]!, layer[headOf(this.network, channels[0]!)]!);
+      return Math.floor(this.rank[into]! / this.strides[lower]!) % count;
     }
     if (this.spec.mode !== 'adaptive') return mix(hash, at) % count;
     let best = mix(hash, at) % count;
@@ -332,4 +338,20 @@ function ranksInPlane(network: Network): Int32Array {
     count.set(plane, rank[nic]! + 1);
   }
   return rank;
+}
+
+/** Cables up from a switch of each layer, multiplied up. */
+function layerStrides(network: Network): number[] {
+  const strides = [1];
+  for (const v of verticesOf(network, SWITCH)) {
+    const layer = network.layer[v]!;
+    if (strides[layer + 1] !== undefined || strides[layer] === undefined) continue;
+    let ups = 0;
+    for (let i = network.offsets[v]!; i < network.offsets[v + 1]!; i++) {
+      const head = headOf(network, network.outgoing[i]!);
+      if (network.kind[head] === SWITCH && network.layer[head]! > layer) ups++;
+    }
+    strides[layer + 1] = strides[layer]! * Math.max(1, ups);
+  }
+  return strides;
 }

@@ -1,0 +1,156 @@
+/** Outcomes of `fathom network` for people. */
+import type { NetworkCost } from '../cluster/cost.js';
+import type { Parts } from '../cluster/describe.js';
+import type { SimulationResult } from '../cluster/simulate.js';
+import type { Validation } from '../cluster/validate.js';
+import type { Reproduction } from '../paper/row.js';
+import { list, table } from '../report/table.js';
+import { count, percent, si } from '../report/units.js';
+import type { Prices } from '../spec/prices.js';
+import type { Scenario } from '../spec/scenario.js';
+
+const right = (title: string) => ({ title, align: 'right' as const });
+const left = (title: string) => ({ title });
+
+export function described({ name, network }: Scenario, parts: Parts, validation: Validation): string {
+  const overview = list([
+    ['network', `${name} (${network.topology.kind})`],
+    ['endpoints', `${parts.endpoints} on ${parts.nodes} nodes, ${parts.nics} NICs`],
+    ['planes', String(parts.planes)],
+    ['switches', parts.layers.map(({ layer, switches }) => `${switches} in layer ${layer}`).join(', ')],
+    ['cables', parts.cables.map(({ kind, cables }) => `${cables} ${kind}`).join(', ')],
+    ['longest way', `${validation.switchDiameter} switches`],
+    [
+      'bisection',
+      `${si(validation.bisectionBytesPerSecond, 'B/s')} (${percent(validation.bisectionShare)} of full)`,
+    ],
+  ]);
+  const checks = validation.checks.map(({ name: check, holds, finding }) => [
+    check,
+    holds ? 'holds' : 'FAILS',
+    finding,
+  ]);
+  return [overview, table([left('check'), left(''), left('finding')], checks)].join('\n\n');
+}
+
+const money = (dollars: number): string => si(dollars, '$');
+
+export function cost({ name }: Scenario, c: NetworkCost, prices: Prices, share: number | null): string {
+  const cable = (part: NetworkCost['fabric']) =>
+    `${part.count} cables, ${part.optical} of them fibre, ${part.meanMetres.toFixed(1)} m on average`;
+  const rows = [
+    ['switches', String(c.switches), money(c.switchDollars), si(c.switchWatts, 'W')],
+    ['between switches', cable(c.fabric), money(c.fabric.dollars), si(c.fabric.watts, 'W')],
+    [
+      'to endpoints',
+      cable(c.endpointCables),
+      money(c.endpointCables.dollars),
+      si(c.endpointCables.watts, 'W'),
+    ],
+    ['all', `${c.endpoints} endpoints`, money(c.dollars), si(c.watts, 'W')],
+    ['per endpoint', '', money(c.dollarsPerEndpoint), si(c.wattsPerEndpoint, 'W')],
+  ];
+  const allToAll =
+    share === null
+      ? 'all-to-all not walked: more than 2,500 switches'
+      : `uniform all-to-all over shortest ways gives ${percent(share)} of a port, so ${money(c.dollarsPerEndpoint / (50 * share))} per GB/s delivered at 400 Gb/s`;
+  return [
+    `${name}, prices ${prices.name} (${prices.source})`,
+    table([left('part'), left('what'), right('cost'), right('power')], rows),
+    allToAll,
+  ].join('\n\n');
+}
+
+interface SweepRow {
+  endpoints: number;
+  networks: { name: string; cost: NetworkCost | null }[];
+}
+
+export function costSweep(rows: readonly SweepRow[], prices: Prices): string {
+  const names = rows[0]!.networks.map(({ name }) => name);
+  const cells = rows.map(({ endpoints, networks }) => [
+    String(endpoints),
+    ...networks.map(({ cost: c }) => (c ? (c.dollars / endpoints / 1000).toFixed(2) : '—')),
+  ]);
+  return [
+    `k$ per endpoint in use, smallest network of 64-port switches; prices ${prices.name} (${prices.source})`,
+    table([right('endpoints'), ...names.map(right)], cells),
+  ].join('\n\n');
+}
+
+const gigabytes = (bytesPerSecond: number): string => `${(bytesPerSecond / 1e9).toFixed(2)} GB/s`;
+
+export function simulated(
+  { name, routing }: Scenario,
+  result: SimulationResult,
+  resolution?: number,
+): string {
+  const exactness = resolution ? `, ends within ${resolution} of the time taken as one` : '';
+  const pieces = result.pieces.map((piece) => [
+    piece.name,
+    String(piece.flows),
+    si(piece.seconds, 's'),
+    gigabytes(piece.algorithmBytesPerSecond),
+    gigabytes(piece.busBytesPerSecond),
+    si(piece.flowSeconds.median, 's'),
+    si(piece.flowSeconds.p99, 's'),
+  ]);
+  const links = result.links.map(({ kind, channels, meanUse, mostUse, busiest }) => [
+    kind,
+    String(channels),
+    percent(meanUse),
+    percent(mostUse),
+    busiest,
+  ]);
+  return [
+    `${name}: ${result.endpoints} endpoints, routing ${routing.mode}, ${count(result.flows)} flows, ${count(result.events)} changes of rates${exactness}`,
+    table(
+      [
+        left('traffic'),
+        right('flows'),
+        right('time'),
+        right('alg. bandwidth'),
+        right('bus bandwidth'),
+        right('flow p50'),
+        right('p99'),
+      ],
+      pieces,
+    ),
+    table([left('links'), right('channels'), right('mean use'), right('most'), left('busiest')], links),
+  ].join('\n\n');
+}
+
+export function compared(results: readonly SimulationResult[]): string {
+  const rows = results.flatMap(({ name, pieces }) =>
+    pieces.map((piece, i) => [
+      i === 0 ? name : '',
+      piece.name,
+      si(piece.seconds, 's'),
+      gigabytes(piece.busBytesPerSecond),
+      `${((piece.seconds / results[0]!.pieces[Math.min(i, results[0]!.pieces.length - 1)]!.seconds - 1) * 100).toFixed(2)} %`,
+    ]),
+  );
+  const first = `time over ${results[0]!.name}`;
+  return table(
+    [left('scenario'), left('traffic'), right('time'), right('bus bandwidth'), right(first)],
+    rows,
+  );
+}
+
+const plain = (value: number): string =>
+  Math.abs(value) >= 1e6 ? si(value) : String(Number(value.toPrecision(5)));
+
+export function reproduced(reproductions: readonly Reproduction[], written: readonly string[]): string {
+  const parts = reproductions.map(({ source, title, figures, notes }) => {
+    const rows = figures.map(({ name, unit, theirs, ours, deviation }) => [
+      name,
+      theirs === null ? '—' : plain(theirs),
+      plain(ours),
+      unit,
+      deviation === null ? '—' : `${deviation >= 0 ? '+' : ''}${(100 * deviation).toFixed(2)} %`,
+    ]);
+    const columns = [left('figure'), right('paper'), right('ours'), left(''), right('deviation')];
+    return [`${source}: ${title}`, table(columns, rows), ...notes.map((note) => `  ${note}`)].join('\n');
+  });
+  return [...parts, ...(written.length > 0 ? [`written: ${written.join(', ')}`] : [])].join('\n\n');
+}

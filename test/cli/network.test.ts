@@ -1,0 +1,65 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { fathom, fathomJson } from './run.js';
+
+let folder: string;
+let file: string;
+beforeEach(() => {
+  folder = mkdtempSync(path.join(tmpdir(), 'fathom-network-'));
+  file = path.join(folder, 'mine.json');
+  writeFileSync(file, JSON.stringify(mine));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+/** A scenario of one's own: four nodes on two planes, one piece of traffic. */
+const mine = {
+  name: 'mine',
+  network: {
+    topology: { kind: 'multi-plane-fat-tree', endpoints: 8, planes: 2, radix: 4 },
+    node: { gpus: 2, nics: 2 },
+  },
+  workload: [{ kind: 'all-to-all', bytes: 1e6 }],
+};
+
+describe('fathom network', () => {
+  it('describes, prices and simulates a scenario of one’s own', async () => {
+    const svg = path.join(folder, 'mine.svg');
+    const described = await fathomJson(['network', 'describe', file, '--svg', svg]);
+    expect(described).toMatchObject({ parts: { endpoints: 8, nodes: 4, planes: 2 }, bisectionShare: 1 });
+    expect(readFileSync(svg, 'utf8')).toMatch(/^<svg .*[\s\S]*2 NICs/);
+    expect(await fathomJson(['network', 'cost', file])).toMatchObject({
+      endpoints: 8,
+      switches: 6,
+      allToAllShare: 1,
+    });
+    const { code, stdout } = await fathom(['network', 'simulate', file, '--mode', 'spray']);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/mine: 8 endpoints, routing spray[\s\S]*all-to-all over 8/);
+  });
+
+  it('compares scenarios, and topologies of one size by cost', async () => {
+    const { stdout } = await fathom(['network', 'compare', file, file]);
+    expect(stdout).toMatch(/time over mine[\s\S]*0.00 %/);
+    const { rows } = (await fathomJson(['network', 'cost', '--endpoints', '256'])) as {
+      rows: { networks: { name: string; cost: { dollarsPerEndpoint: number } | null }[] }[];
+    };
+    expect(rows[0]!.networks.map(({ name }) => name)).toEqual(['FT2', 'MPFT', 'FT3', 'SF', 'DF']);
+    expect(rows[0]!.networks.every(({ cost }) => cost!.dollarsPerEndpoint > 0)).toBe(true);
+  });
+
+  it('names what is wrong in one line', async () => {
+    const failure = async (...args: string[]) => {
+      const { code, stderr } = await fathom(['network', ...args]);
+      return `${code} ${stderr}`;
+    };
+    expect(await failure('describe', 'nowhere')).toMatch(
+      /^1 .*there is no scenario nowhere: name a file, or one of h800-mpft/,
+    );
+    writeFileSync(file, JSON.stringify({ ...mine, speed: 1 }));
+    expect(await failure('simulate', file)).toMatch(/^1 .*mine.json: unknown field "speed"/);
+    expect(await failure('simulate', 'ft2')).toMatch(/^1 .*ft2 has no workload/);
+    expect(await failure('compare', 'ft2')).toMatch(/^2 .*two or more scenarios/);
+  });
+});
