@@ -9,6 +9,8 @@ import { addGenerate } from './generate.js';
 import { addInspect } from './inspect.js';
 import { addNetwork } from './network.js';
 import { addNumerics } from './numerics.js';
+import { addPaper } from './paper.js';
+import { addPlan } from './plan.js';
 import { addScore } from './score.js';
 import { addServe } from './serve.js';
 import { addStudy } from './study.js';
@@ -48,6 +50,8 @@ export function createProgram(): Command {
   addNetwork(program);
   addBench(program);
   addStudy(program);
+  addPlan(program);
+  addPaper(program);
   addDemo(program);
   return program;
 }

@@ -1,0 +1,87 @@
+import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
+import { writeFileAtomicallySync, writeFully } from '../files.js';
+import { mergeResults, type SearchInput, type SearchResult, searchPlans } from '../plan/search.js';
+import { scatterSvg } from '../report/scatter.js';
+import type { Cluster } from '../spec/machine.js';
+import type { ModelShape } from '../spec/shape.js';
+import type { Session } from './session.js';
+
+/** Searching on several threads: each takes every n-th plan of the same enumeration. */
+
+interface Task {
+  shape: ModelShape;
+  cluster: Cluster;
+  input: SearchInput;
+  index: number;
+  of: number;
+}
+
+type Message = { enumerated: number } | { result: SearchResult };
+
+export async function searchInParallel(
+  session: Session,
+  shape: ModelShape,
+  cluster: Cluster,
+  input: SearchInput,
+  threads: number,
+): Promise<SearchResult> {
+  const progress = session.progress('search');
+  const onProgress = (done: number) => progress.update({ done, total: 0, details: ['plans'] });
+  try {
+    if (threads === 1) return searchPlans(shape, cluster, input, undefined, onProgress);
+    const tasks = Array.from({ length: threads }, (_, index) => ({
+      shape,
+      cluster,
+      input,
+      index,
+      of: threads,
+    }));
+    return mergeResults(await Promise.all(tasks.map((task) => runTask(task, onProgress))), input.objective);
+  } finally {
+    progress.end();
+  }
+}
+
+function runTask(task: Task, onProgress: (done: number) => void): Promise<SearchResult> {
+  return new Promise((resolve, reject) => {
+    const worker = new Worker(new URL(import.meta.url), { workerData: task });
+    worker.on('message', (message: Message) => {
+      if ('result' in message) resolve(message.result);
+      else if (task.index === 0) onProgress(message.enumerated);
+    });
+    worker.on('error', reject);
+    worker.on('exit', (code) => reject(new Error(`a search thread ended early, code ${code}`)));
+  });
+}
+
+/** The front as a figure, plans that fit as a cloud behind it. */
+export function writeFront(file: string, { ranked, front }: SearchResult): void {
+  const place = ({ estimate: e }: SearchResult['front'][number]) => ({
+    x: e.stepSeconds,
+    y: e.memory.total / 1e9,
+  });
+  const svg = scatterSvg({
+    title: 'Step time and memory of plans',
+    xLabel: 'seconds a step',
+    yLabel: 'GB of the fullest device',
+    series: [
+      { name: 'plans', points: ranked.map((one) => ({ ...place(one), label: '' })) },
+      { name: 'front', points: front.map((one) => ({ ...place(one), label: shortName(one) })) },
+    ],
+  });
+  const bytes = new TextEncoder().encode(svg);
+  writeFileAtomicallySync(file, (descriptor) => writeFully(descriptor, bytes, 0));
+}
+
+const shortName = ({ plan }: SearchResult['front'][number]): string =>
+  `PP${plan.pipeline} EP${plan.expert} TP${plan.tensor}`;
+
+function searchInWorker(task: Task): void {
+  const say = (message: Message) => parentPort!.postMessage(message);
+  const part = { index: task.index, of: task.of };
+  say({
+    result: searchPlans(task.shape, task.cluster, task.input, part, (enumerated) => say({ enumerated })),
+  });
+}
+
+if (!isMainThread && (workerData as Task | null)?.input) searchInWorker(workerData as Task);

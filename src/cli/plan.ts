@@ -1,0 +1,273 @@
+import { availableParallelism } from 'node:os';
+import { type Command, Option } from 'commander';
+import { UserError } from '../errors.js';
+import { SCHEDULE_NAMES, type ScheduleName } from '../plan/pipeline/schedule.js';
+import type { Objective } from '../plan/search.js';
+import type { ServePlan } from '../plan/serve-plan.js';
+import type { TrainPlan } from '../plan/train-plan.js';
+import { devicesOf } from '../spec/machine.js';
+import { integer, real } from './options.js';
+import { addInputOptions, type PlanInputFlags, readCluster, readShape } from './plan-input.js';
+import { type Outcome, runs, type Session } from './session.js';
+
+/** `fathom plan train|serve|what-if|search`. */
+export function addPlan(program: Command): void {
+  const group = program
+    .command('plan')
+    .description(
+      'estimate training and serving on machines that need not be at hand, and search for the best plan',
+    );
+  addTrain(group);
+  addServe(group);
+  addWhatIf(group);
+  addSearch(group);
+}
+
+const FORMATS = ['fp32', 'bf16', 'fp8'] as const;
+type Format = (typeof FORMATS)[number];
+
+// ---- Training -------------------------------------------------------------------------------------------------
+
+interface TrainFlags extends PlanInputFlags {
+  pp: number;
+  ep?: number;
+  dp?: number;
+  tp: number;
+  schedule: ScheduleName;
+  microBatch: number;
+  batch: number;
+  length: number;
+  format: Format;
+  recompute: TrainPlan['recompute'];
+  zero: string;
+  checkpointSeconds: number;
+  restartSeconds: number;
+  handOver?: string;
+}
+
+function addTrain(group: Command): void {
+  const command = group.command('train').description('estimate one step of training: time, memory, cost');
+  addInputOptions(command)
+    .option('--pp <n>', 'pipeline stages', integer(1), 16)
+    .option('--ep <n>', 'devices that the experts are spread over (default: 64, or what fits)', integer(1))
+    .option('--dp <n>', 'replicas with data of their own (default: what is left)', integer(1))
+    .option('--tp <n>', 'tensor ranks', integer(1), 1)
+    .addOption(
+      new Option('--schedule <name>', 'order of the passes').choices(SCHEDULE_NAMES).default('dualpipe'),
+    )
+    .option('--micro-batch <n>', 'sequences of a micro-batch', integer(1), 1)
+    .option('--batch <n>', 'sequences of a step', integer(1), 15360)
+    .option('--length <n>', 'tokens of a sequence', integer(1), 4096)
+    .addOption(new Option('--format <f>', 'of the GEMMs').choices(FORMATS).default('fp8'))
+    .addOption(
+      new Option('--recompute <what>', 'in the backward pass')
+        .choices(['none', 'selective', 'full'])
+        .default('selective'),
+    )
+    .addOption(new Option('--zero <stage>', 'what replicas share').choices(['0', '1', '2', '3']).default('1'))
+    .option('--checkpoint-seconds <s>', 'that a checkpoint stops the run for', real(0), 60)
+    .option('--restart-seconds <s>', 'from a failure to the next step', real(0), 600)
+    .option('--hand-over <stack>', 'print settings for megatron or torchtitan in place of the estimate');
+  runs<TrainFlags>(command, planTrain);
+}
+
+async function planTrain(_session: Session, flags: TrainFlags): Promise<Outcome> {
+  const { estimateTraining, goodput } = await import('../plan/train.js');
+  const { trainText } = await import('./plan-text.js');
+  const shape = readShape(flags.model);
+  const cluster = readCluster(flags, 256);
+  const data = flags.dp ?? Math.max(1, Math.floor(devicesOf(cluster) / (flags.pp * flags.tp)));
+  const plan: TrainPlan = {
+    pipeline: flags.pp,
+    expert: flags.ep ?? (shape.experts ? Math.min(64, data * flags.tp) : 1),
+    data,
+    tensor: flags.tp,
+    schedule: flags.schedule,
+    microBatch: flags.microBatch,
+    globalBatch: flags.batch,
+    length: flags.length,
+    format: flags.format,
+    recompute: flags.recompute,
+    zero: Number(flags.zero) as TrainPlan['zero'],
+  };
+  const estimate = estimateTraining(shape, cluster, plan);
+  if (flags.handOver !== undefined) {
+    const { trainSettings } = await import('../plan/hand-over/train.js');
+    return handedOver(trainSettings(flags.handOver, shape, plan, flags.model));
+  }
+  const good = goodput(cluster, flags.checkpointSeconds, flags.restartSeconds);
+  return { json: { plan, estimate, goodput: good }, text: trainText(plan, estimate, good) };
+}
+
+const handedOver = (text: string): Outcome => ({ json: { settings: text }, text });
+
+// ---- Serving --------------------------------------------------------------------------------------------------
+
+interface ServeFlags extends PlanInputFlags {
+  devices?: number;
+  tp: number;
+  batch: number;
+  context: number;
+  prompt: number;
+  prefillTokens: number;
+  format: Format;
+  overlap: boolean;
+  drafts: number;
+  acceptance: number;
+  handOver?: string;
+}
+
+function addServe(group: Command): void {
+  const command = group
+    .command('serve')
+    .description('estimate serving: time to the first token, per token, memory');
+  addServeOptions(addInputOptions(command)).option(
+    '--hand-over <stack>',
+    'print a command for vllm or sglang in place of the estimate',
+  );
+  runs<ServeFlags>(command, planServe);
+}
+
+const addServeOptions = (command: Command): Command =>
+  command
+    .option('--devices <n>', 'devices that the experts are spread over (default: all)', integer(1))
+    .option('--tp <n>', 'devices that share a sequence', integer(1), 1)
+    .option('--batch <n>', 'sequences that a device decodes at a time', integer(1), 128)
+    .option('--context <n>', 'tokens in the cache of each', integer(1), 4096)
+    .option('--prompt <n>', 'tokens of a prompt', integer(1), 4096)
+    .option('--prefill-tokens <n>', 'tokens that a device takes in at a time', integer(1), 16384)
+    .addOption(new Option('--format <f>', 'of the weights').choices(FORMATS).default('fp8'))
+    .option('--no-overlap', 'one micro-batch at a time')
+    .option('--drafts <n>', 'MTP modules that draft', integer(0), 0)
+    .option('--acceptance <p>', 'of a draft', real(0, 1), 0.85);
+
+async function planServe(_session: Session, flags: ServeFlags): Promise<Outcome> {
+  const { estimateServing } = await import('../plan/serve.js');
+  const { serveText } = await import('./plan-text.js');
+  const shape = readShape(flags.model);
+  const cluster = readCluster(flags, 16);
+  const plan = servePlan(flags, shape.experts !== null, devicesOf(cluster));
+  const estimate = estimateServing(shape, cluster, plan);
+  if (flags.handOver !== undefined) {
+    const { serveCommand } = await import('../plan/hand-over/serve.js');
+    return handedOver(serveCommand(flags.handOver, plan, flags.model));
+  }
+  return { json: { plan, estimate }, text: serveText(plan, estimate) };
+}
+
+const servePlan = (flags: ServeFlags, experts: boolean, all: number): ServePlan => ({
+  devices: flags.devices ?? (experts ? all : flags.tp),
+  tensor: flags.tp,
+  batch: flags.batch,
+  context: flags.context,
+  prompt: flags.prompt,
+  prefillTokens: flags.prefillTokens,
+  format: flags.format,
+  cacheBytesPerValue: 2,
+  overlap: flags.overlap,
+  draftDepth: flags.drafts,
+  acceptance: flags.acceptance,
+});
+
+// ---- What if --------------------------------------------------------------------------------------------------
+
+interface WhatIfFlags extends PlanInputFlags {
+  only?: string;
+}
+
+function addWhatIf(group: Command): void {
+  const command = group
+    .command('what-if')
+    .description(
+      "the paper's recommendations to hardware makers, each as a change of the machine: what is worth building",
+    )
+    .option('--only <list>', 'some of them, by id as --json shows them');
+  addInputOptions(command);
+  runs<WhatIfFlags>(command, planWhatIf);
+}
+
+async function planWhatIf(_session: Session, flags: WhatIfFlags): Promise<Outcome> {
+  const { RECOMMENDATIONS, whatIf } = await import('../plan/what-if.js');
+  const { DEEPSEEK_V3_PLAN } = await import('../plan/train-plan.js');
+  const { DEFAULT_SERVE_PLAN } = await import('../plan/serve-plan.js');
+  const { whatIfText } = await import('./plan-text.js');
+  const wanted = flags.only?.split(',').map((id) => {
+    const found = RECOMMENDATIONS.find((one) => one.id === id.trim());
+    if (found) return found;
+    throw new UserError(
+      `no recommendation is called "${id}"; take some of ${RECOMMENDATIONS.map((one) => one.id).join(', ')}`,
+    );
+  });
+  const effects = whatIf(
+    readShape(flags.model),
+    readCluster(flags, 256),
+    DEEPSEEK_V3_PLAN,
+    DEFAULT_SERVE_PLAN,
+    wanted,
+  );
+  return { json: effects, text: whatIfText(effects) };
+}
+
+// ---- Search ---------------------------------------------------------------------------------------------------
+
+interface SearchFlags extends PlanInputFlags {
+  batch: number;
+  length: number;
+  formats: string;
+  objective: Objective;
+  limit: number;
+  show: number;
+  threads?: number;
+  svg?: string;
+}
+
+function addSearch(group: Command): void {
+  const command = group
+    .command('search')
+    .description('predict every plan that uses the whole cluster, and say which is best and why');
+  addInputOptions(command)
+    .option('--batch <n>', 'sequences of a step', integer(1), 15360)
+    .option('--length <n>', 'tokens of a sequence', integer(1), 4096)
+    .option('--formats <list>', 'formats of the GEMMs', 'fp8,bf16')
+    .addOption(
+      new Option('--objective <what>', 'is least')
+        .choices(['step-time', 'cost', 'memory'])
+        .default('step-time'),
+    )
+    .option('--limit <n>', 'plans to predict at most', integer(1), 1_000_000)
+    .option('--show <n>', 'plans to show', integer(1), 10)
+    .option('--threads <n>', 'that search (default: all cores)', integer(1))
+    .option('--svg <file>', 'write the front of step time and memory as a figure');
+  runs<SearchFlags>(command, planSearch);
+}
+
+async function planSearch(session: Session, flags: SearchFlags): Promise<Outcome> {
+  const { searchInParallel } = await import('./plan-search.js');
+  const { searchText } = await import('./plan-text.js');
+  const formats = flags.formats.split(',').map((name) => {
+    if ((FORMATS as readonly string[]).includes(name)) return name as Format;
+    throw new UserError(`format "${name}" is not known; take some of ${FORMATS.join(', ')}`);
+  });
+  const input = {
+    globalBatch: flags.batch,
+    length: flags.length,
+    formats,
+    objective: flags.objective,
+    limit: flags.limit,
+  };
+  const [shape, cluster] = [readShape(flags.model), readCluster(flags, 256)];
+  const result = await searchInParallel(
+    session,
+    shape,
+    cluster,
+    input,
+    flags.threads ?? availableParallelism(),
+  );
+  if (flags.svg !== undefined) {
+    const { writeFront } = await import('./plan-search.js');
+    writeFront(flags.svg, result);
+  }
+  const { ranked, front, ...counts } = result;
+  const json = { ...counts, ranked: ranked.slice(0, flags.show), front };
+  return { json, text: searchText(result, flags.show) };
+}
