@@ -21,7 +21,7 @@
 #include <string>
 #include <vector>
 
-#include "ggml-backend-impl.h"
+#include "ggml-backend.h"
 #include "ggml-cpu.h"
 #include "llama.h"
 
@@ -165,11 +165,6 @@ Peer open(const char* file, std::map<std::string, std::string>& options) {
   const auto number = [&](const char* name) { return std::atoi(options[name].c_str()); };
   llama_model_params model_params = llama_model_default_params();
   model_params.use_extra_bufts = number("repack") != 0;
-  // Its AMX buffers cannot hold the matrices of absorbed attention: with them there, making a context aborts (v0.5.0). They
-  // go into plain memory instead; "the CPU's buffer" would mean AMX again, a copy of its description does not.
-  static ggml_backend_buffer_type plain = *ggml_backend_cpu_buffer_type();
-  const llama_model_tensor_buft_override overrides[] = {{"attn_[kv]_b", &plain}, {nullptr, nullptr}};
-  model_params.tensor_buft_overrides = overrides;
   llama_model* model = llama_model_load_from_file(file, model_params);
   if (!model) fail(std::string("llama.cpp cannot load ") + file);
   llama_context_params params = llama_context_default_params();

@@ -128,7 +128,8 @@ describe('convertToGguf', () => {
     expect(types['output_norm.weight']).toBe('f32');
     const widths = new Map([...gguf.tensors.values()].map(({ name, shape }) => [name, shape.at(-1)!]));
     for (const [name, type] of Object.entries(types)) {
-      if (type !== 'f32') expect(type, name).toBe(widths.get(name)! % 32 === 0 ? 'q8_0' : 'f16');
+      if (/attn_[kv]_b/.test(name)) expect(type, name).toBe('bf16');
+      else if (type !== 'f32') expect(type, name).toBe(widths.get(name)! % 32 === 0 ? 'q8_0' : 'f16');
     }
     expect(metadataValue(gguf, 'general.file_type')).toBe(7);
   });

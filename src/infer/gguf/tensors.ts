@@ -55,6 +55,18 @@ const GATED: Record<string, string> = {
   'mlp.experts.gate_up_proj': '_exps',
 };
 
+/**
+ * Type of the matrices of absorbed attention. On CPUs with AMX, llama.cpp (v0.5.0) puts F16, Q8_0 and Q4_0 matrices into buffers
+ * that cannot be multiplied with permuted queries, and aborts; these types it leaves where they are.
+ */
+const ABSORBED: Record<TensorTypeName, TensorTypeName> = {
+  f32: 'f32',
+  f16: 'f32',
+  bf16: 'bf16',
+  q8_0: 'bf16',
+  q4_0: 'bf16',
+};
+
 /** One parameter of ours and what becomes of it. */
 class Parameter {
   private readonly own: string;
@@ -127,9 +139,10 @@ class Parameter {
       for (let h = 0; h < heads; h++)
         yield transpose(read(source, spec.name, h * head * width, key * width), key, width);
     }
+    const values = () => this.slices(heads, head, key, value);
     return [
-      this.tensor('attn_k_b.weight', [heads, rank, key], keys),
-      this.tensor('attn_v_b.weight', [heads, value, rank], () => this.slices(heads, head, key, value)),
+      { ...this.tensor('attn_k_b.weight', [heads, rank, key], keys), type: ABSORBED[this.type] },
+      { ...this.tensor('attn_v_b.weight', [heads, value, rank], values), type: ABSORBED[this.type] },
     ];
   }
 
