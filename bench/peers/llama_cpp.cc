@@ -7,7 +7,7 @@
 //   prefill N           N tokens of a new sequence, logits of the last
 //   decode C N          N steps of one token behind C tokens of context
 //   batch S C N         N steps of S sequences with C tokens of context each
-//   greedy N ID,ID,...  the N most likely tokens after these, and how far ahead of the second each was
+//   greedy N ID,ID,...  the N most likely tokens after these, their logits, and how far ahead of the second each was
 //   logits ID,ID,...    the logits of the last
 #include <sys/resource.h>
 
@@ -136,7 +136,7 @@ std::vector<llama_token> parseTokens(const std::string& text) {
 std::string greedy(Peer& peer, int count, const std::vector<llama_token>& prompt) {
   peer.clear();
   peer.feed(0, prompt, 0);
-  std::vector<double> ids, margins;
+  std::vector<double> ids, best_logits, margins;
   for (int i = 0; i < count; i++) {
     const float* logits = llama_get_logits_ith(peer.context, -1);
     int best = 0, second = -1;
@@ -145,11 +145,12 @@ std::string greedy(Peer& peer, int count, const std::vector<llama_token>& prompt
       else if (second < 0 || logits[v] > logits[second]) second = v;
     }
     ids.push_back(best);
+    best_logits.push_back(logits[best]);
     margins.push_back(logits[best] - logits[second]);
     peer.feed(0, std::vector<llama_token>{best}, static_cast<int>(prompt.size()) + i);
   }
   peer.clear();
-  return list(ids) + ",\"margins\":" + list(margins);
+  return list(ids) + ",\"logits\":" + list(best_logits) + ",\"margins\":" + list(margins);
 }
 
 std::string logits(Peer& peer, const std::vector<llama_token>& prompt) {
