@@ -11,7 +11,12 @@ import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
 
 const [modules, modelPath, ...settings] = process.argv.slice(2);
-const options = { threads: '2', ctx: '8192', kv: 'F16', ...Object.fromEntries(settings.map((text) => text.split('='))) };
+const options = {
+  threads: '2',
+  ctx: '8192',
+  kv: 'F16',
+  ...Object.fromEntries(settings.map((text) => text.split('='))),
+};
 const { getLlama } = await import(pathToFileURL(path.join(modules, 'node-llama-cpp/dist/index.js')).href);
 
 const seconds = () => performance.now() / 1000;
@@ -24,7 +29,9 @@ const context = await model.createContext({
   contextSize: Number(options.ctx),
   sequences: 1,
   // 0 keeps its default.
-  ...(options.threads === '0' ? {} : { threads: { ideal: Number(options.threads), min: Number(options.threads) } }),
+  ...(options.threads === '0'
+    ? {}
+    : { threads: { ideal: Number(options.threads), min: Number(options.threads) } }),
   flashAttention: true,
   experimentalKvCacheKeyType: options.kv,
   experimentalKvCacheValueType: options.kv,

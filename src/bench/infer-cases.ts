@@ -1,6 +1,6 @@
-import type { LlamaSettings } from './llama.js';
-import type { WeightFormat } from '../spec/serving.js';
 import type { TensorTypeName } from '../infer/gguf/format.js';
+import type { WeightFormat } from '../spec/serving.js';
+import type { LlamaSettings } from './llama.js';
 
 /** What `bench infer` measures, and what it must reach. Ratios and shares are of one run. */
 

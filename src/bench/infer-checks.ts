@@ -3,8 +3,8 @@ import {
   BEST_PREFILL_TARGET,
   FLOOR_TARGET,
   MEASURES,
-  type MeasureName,
   MEMORY_TARGET_BYTES,
+  type MeasureName,
   NEIGHBOUR_TARGET,
   NODE_TARGET,
   TARGETS,
@@ -19,8 +19,18 @@ export interface Check {
   met: boolean;
 }
 
-const atLeast = (name: string, value: number, target: number): Check => ({ name, value, target, met: value >= target });
-const atMost = (name: string, value: number, target: number): Check => ({ name, value, target, met: value <= target });
+const atLeast = (name: string, value: number, target: number): Check => ({
+  name,
+  value,
+  target,
+  met: value >= target,
+});
+const atMost = (name: string, value: number, target: number): Check => ({
+  name,
+  value,
+  target,
+  met: value <= target,
+});
 
 /** The fastest of llama.cpp's settings at a measure, tokens/s. */
 export function bestLlama({ contestants }: FormatResult, measure: MeasureName): number | undefined {
@@ -51,7 +61,10 @@ export function inferChecks(formats: readonly FormatResult[], readBandwidth: num
 function peerChecks(format: FormatResult, bestPrefill: number): Check[] {
   const { format: name, contestants } = format;
   const checks = Object.entries(TARGETS[name] ?? {}).flatMap(([measure, target]) => {
-    const [ours, theirs] = [speedOf(contestants.runner, measure as MeasureName), bestLlama(format, measure as MeasureName)];
+    const [ours, theirs] = [
+      speedOf(contestants.runner, measure as MeasureName),
+      bestLlama(format, measure as MeasureName),
+    ];
     const title = `${name}: ${MEASURES[measure as MeasureName].name} over the C API`;
     return ours && theirs ? [atLeast(title, ours / theirs, target)] : [];
   });
@@ -60,7 +73,8 @@ function peerChecks(format: FormatResult, bestPrefill: number): Check[] {
     checks.push(atLeast('8 bits: prefill over its best type', prefill / bestPrefill, BEST_PREFILL_TARGET));
   }
   const [engine, node] = [speedOf(contestants.engine, 'short'), speedOf(contestants.node, 'short')];
-  if (engine && node) checks.push(atLeast(`${name}: decode, our API over node-llama-cpp`, engine / node, NODE_TARGET));
+  if (engine && node)
+    checks.push(atLeast(`${name}: decode, our API over node-llama-cpp`, engine / node, NODE_TARGET));
   return checks;
 }
 
@@ -70,14 +84,17 @@ function ownChecks(format: FormatResult, readBandwidth: number): Check[] {
   const [bare, api] = [speedOf(runner, 'short'), speedOf(engine, 'short')];
   const share = shareOfFloor(format, readBandwidth);
   const checks: Check[] = [];
-  if (share !== undefined && name !== 'BF16') checks.push(atLeast(`${name}: decode, share of the floor`, share, FLOOR_TARGET));
+  if (share !== undefined && name !== 'BF16')
+    checks.push(atLeast(`${name}: decode, share of the floor`, share, FLOOR_TARGET));
   if (bare && api) checks.push(atLeast(`${name}: our API over the bare loop`, api / bare, API_TARGET));
   if (runner) {
     const beyond = runner.residentBytes - weightBytes - cacheBytes;
     checks.push(atMost(`${name}: resident bytes beyond weights and cache`, beyond, MEMORY_TARGET_BYTES));
   }
   if (runner?.besideNeighbour !== undefined && bare) {
-    checks.push(atLeast(`${name}: decode beside a neighbour`, runner.besideNeighbour / bare, NEIGHBOUR_TARGET));
+    checks.push(
+      atLeast(`${name}: decode beside a neighbour`, runner.besideNeighbour / bare, NEIGHBOUR_TARGET),
+    );
   }
   return checks;
 }

@@ -77,7 +77,10 @@ export class InferContest {
     if (this.options.neighbour) for (const entry of entries) await entry.besideNeighbour();
     progress.end();
     for (const entry of entries) await entry.close();
-    return { ...sizesOf(folder, format), contestants: Object.fromEntries(entries.map((e) => [e.name, e.result()])) };
+    return {
+      ...sizesOf(folder, format),
+      contestants: Object.fromEntries(entries.map((e) => [e.name, e.result()])),
+    };
   }
 
   private async start(format: FormatCase): Promise<Entry[]> {
@@ -93,7 +96,10 @@ export class InferContest {
       const child = await startLlama(llama, file, { ...SIZES, ...settings, threads });
       entries.push(new Entry(`llama ${settingsName(settings)}`, child, false));
     }
-    const { process: node } = await startNodeLlama(llama, file, { threads, contextTokens: SIZES.contextTokens });
+    const { process: node } = await startNodeLlama(llama, file, {
+      threads,
+      contextTokens: SIZES.contextTokens,
+    });
     entries.push(new Entry('node', node, true));
     return entries;
   }
@@ -105,7 +111,10 @@ export class InferContest {
     if (existsSync(file)) return file;
     const progress = ui.progress(`convert ${type}`);
     const checkpoint = readCheckpoint(folder);
-    convertToGguf(checkpoint, folder, file, { type, written: (done, total) => progress.update({ done, total }) });
+    convertToGguf(checkpoint, folder, file, {
+      type,
+      written: (done, total) => progress.update({ done, total }),
+    });
     checkpoint.close();
     progress.end();
     return file;
@@ -185,11 +194,14 @@ function sizesOf(folder: string, { name, weights }: FormatCase): Omit<FormatResu
   for (const { kind, part, shape, mtp } of listParameters(config)) {
     if (mtp) continue;
     const size = shape.reduce((n, d) => n * d, 1);
-    const own = size * (kind === 'matrix' && part !== 'gate' ? BYTES_PER_WEIGHT[weights] : part === 'embedding' ? 2 : 4);
+    const own =
+      size *
+      (kind === 'matrix' && part !== 'gate' ? BYTES_PER_WEIGHT[weights] : part === 'embedding' ? 2 : 4);
     bytes.weightBytes += own;
     bytes.activeBytes += own * activeShare(config, part);
   }
-  const cacheBytes = SIZES.contextTokens * (config.kv_lora_rank + config.qk_rope_head_dim) * 2 * config.num_hidden_layers;
+  const cacheBytes =
+    SIZES.contextTokens * (config.kv_lora_rank + config.qk_rope_head_dim) * 2 * config.num_hidden_layers;
   return { format: name, weights, ...bytes, cacheBytes };
 }
 

@@ -90,7 +90,9 @@ class BareLoop implements Measured {
 
   private feed(sequence: number, first: number, count: number): void {
     for (let at = 0; at < count; at += CHUNK) {
-      const tokens = Array.from({ length: Math.min(CHUNK, count - at) }, (_, i) => this.token(first + at + i, sequence));
+      const tokens = Array.from({ length: Math.min(CHUNK, count - at) }, (_, i) =>
+        this.token(first + at + i, sequence),
+      );
       this.step([sequence], first + at, tokens);
     }
   }
@@ -177,11 +179,25 @@ class ThroughEngine implements Measured {
 async function open(kind: string, folder: string, settings: Settings): Promise<Measured> {
   const { weights, cache, threads, contextTokens, sequences } = settings;
   if (kind === 'runner') {
-    const runner = openRunner(folder, { weights, cache, threads, cacheTokens: contextTokens, speculative: false });
+    const runner = openRunner(folder, {
+      weights,
+      cache,
+      threads,
+      cacheTokens: contextTokens,
+      speculative: false,
+    });
     return new BareLoop(runner, sequences);
   }
   const cacheTokens = 2 * contextTokens;
-  const common = { weights, cache, threads, contextTokens, cacheTokens, maxBatch: sequences, speculative: false };
+  const common = {
+    weights,
+    cache,
+    threads,
+    contextTokens,
+    cacheTokens,
+    maxBatch: sequences,
+    speculative: false,
+  };
   return new ThroughEngine(await openEngine(folder, common));
 }
 
@@ -220,4 +236,10 @@ async function main([kind, folder, ...settings]: string[]): Promise<void> {
   process.exit(0);
 }
 
-await main(process.argv.slice(2));
+try {
+  await main(process.argv.slice(2));
+} catch (error) {
+  // One line: whoever started this shows the last one.
+  process.stderr.write(`${(error as Error).message}\n`);
+  process.exit(1);
+}

@@ -1,7 +1,7 @@
 import { countParameters } from '../model/parameters.js';
 import type { Ui } from '../report/ui.js';
 import { parseModelConfig } from '../spec/model.js';
-import { MODEL_PRESETS } from '../spec/presets.js';
+import { type InferModel, MODEL_PRESETS } from '../spec/presets.js';
 import type { WeightFormat } from '../spec/serving.js';
 import { FORMATS } from './infer-cases.js';
 import { type Check, inferChecks } from './infer-checks.js';
@@ -11,10 +11,6 @@ import { installLlama, LLAMA_VERSION } from './llama.js';
 import { describeMachine, type Machine } from './machine.js';
 import { median } from './measure.js';
 import { randomModel } from './random-model.js';
-
-/** Presets that are measured, with random weights. */
-export const INFER_MODELS = ['bench-1b', 'deepseek-v2-lite'] as const;
-export type InferModel = (typeof INFER_MODELS)[number];
 
 export interface InferOptions {
   model: InferModel;

@@ -73,7 +73,11 @@ export class LineProcess {
 
   private fail(what: string): void {
     this.ended = true;
-    const last = this.remarks.trim().split('\n').filter((line) => !line.startsWith('#')).at(-1);
+    const last = this.remarks
+      .trim()
+      .split('\n')
+      .filter((line) => !line.startsWith('#'))
+      .at(-1);
     const error = new UserError(`${this.name} ${what}: ${last || 'without a word'}`);
     for (const { reject } of this.waiting.splice(0)) reject(error);
   }

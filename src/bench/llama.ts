@@ -28,19 +28,32 @@ export interface LlamaSettings {
 /** Installs both where they are missing. @returns their folder @throws UserError when that fails */
 export function installLlama(ui: Ui): string {
   const folder = path.join(cacheFolder(), 'llama.cpp');
-  if (!existsSync(path.join(folder, 'llama_cpp'))) ui.note(`installing and building llama.cpp in ${folder}, once`);
+  if (!existsSync(path.join(folder, 'llama_cpp')))
+    ui.note(`installing and building llama.cpp in ${folder}, once`);
   const setup = spawnSync('sh', [path.join(PEERS, 'llama_cpp.sh'), folder], {
     stdio: ['ignore', 'ignore', 'pipe'],
     encoding: 'utf8',
   });
   if (setup.status === 0) return folder;
   const last = setup.stderr?.trim().split('\n').at(-1) ?? '';
-  throw new UserError(`llama.cpp could not be installed in ${folder} (needs npm, git, cmake and a C++ compiler): ${last}`);
+  throw new UserError(
+    `llama.cpp could not be installed in ${folder} (needs npm, git, cmake and a C++ compiler): ${last}`,
+  );
 }
 
 /** The C API with a model. */
-export async function startLlama(folder: string, model: string, settings: LlamaSettings): Promise<LineProcess> {
-  const { repack = true, flashAttention = true, cache = 'f16', contextTokens = 8192, sequences = 8 } = settings;
+export async function startLlama(
+  folder: string,
+  model: string,
+  settings: LlamaSettings,
+): Promise<LineProcess> {
+  const {
+    repack = true,
+    flashAttention = true,
+    cache = 'f16',
+    contextTokens = 8192,
+    sequences = 8,
+  } = settings;
   const flags = {
     threads: settings.threads,
     repack: repack ? 1 : 0,
@@ -57,10 +70,17 @@ export async function startLlama(folder: string, model: string, settings: LlamaS
 export async function startNodeLlama(
   folder: string,
   model: string,
-  { threads, cache = 'f16', contextTokens = 8192 }: Pick<LlamaSettings, 'threads' | 'cache' | 'contextTokens'>,
+  {
+    threads,
+    cache = 'f16',
+    contextTokens = 8192,
+  }: Pick<LlamaSettings, 'threads' | 'cache' | 'contextTokens'>,
 ): Promise<{ process: LineProcess; threads: number }> {
   const args = [`threads=${threads}`, `ctx=${contextTokens}`, `kv=${cache.toUpperCase()}`];
   const script = [path.join(PEERS, 'node_llama.mjs'), path.join(folder, 'node', 'node_modules'), model];
-  const { process: child, greeting } = await LineProcess.start('node-llama-cpp', process.execPath, [...script, ...args]);
+  const { process: child, greeting } = await LineProcess.start('node-llama-cpp', process.execPath, [
+    ...script,
+    ...args,
+  ]);
   return { process: child, threads: Number(greeting.threads) };
 }

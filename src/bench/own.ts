@@ -21,5 +21,6 @@ export async function startOwn(
   const script = fileURLToPath(new URL('./infer-worker.js', import.meta.url));
   const flags = { weights, cache, threads, ctx: contextTokens, seqs: sequences };
   const args = Object.entries(flags).map(([name, value]) => `${name}=${value}`);
-  return (await LineProcess.start(`fathom's ${kind}`, process.execPath, [script, kind, folder, ...args])).process;
+  return (await LineProcess.start(`fathom's ${kind}`, process.execPath, [script, kind, folder, ...args]))
+    .process;
 }

@@ -19,7 +19,13 @@ import { cacheFolder } from './random-model.js';
 const LENGTH = 64;
 
 /** Beginnings in the style of the corpus that the model was trained on. */
-const PROMPTS = ['The state of the Union', 'I have the honor to', 'It is the duty of every', 'In the year', 'Peace'];
+const PROMPTS = [
+  'The state of the Union',
+  'I have the honor to',
+  'It is the duty of every',
+  'In the year',
+  'Peace',
+];
 
 /**
  * What a file's matrices are, what our own engine takes for it, and what llama.cpp keeps its cache in. Products round their
@@ -112,7 +118,8 @@ const TRAINING_STEPS = 400;
 /** The preset `tiny`, trained the first time; a minute. */
 async function trainedModel(ui: Ui): Promise<string> {
   const folder = path.join(cacheFolder(), 'models', 'trained-tiny');
-  if (!existsSync(path.join(folder, 'config.json'))) await runTraining({ preset: 'tiny', out: folder, steps: TRAINING_STEPS }, ui);
+  if (!existsSync(path.join(folder, 'config.json')))
+    await runTraining({ preset: 'tiny', out: folder, steps: TRAINING_STEPS }, ui);
   return folder;
 }
 

@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander';
+import { INFER_MODELS, type InferModel } from '../spec/presets.js';
 import { CACHE_FORMATS, type CacheFormat, WEIGHT_FORMATS, type WeightFormat } from '../spec/serving.js';
 import { present } from './engine.js';
 import { integer, real } from './options.js';
@@ -34,11 +35,23 @@ interface ServeFlags {
   out?: string;
 }
 
-/** `fathom bench kernels|train|numerics|serve`. */
+interface InferFlags {
+  model: InferModel;
+  peer?: 'llama.cpp';
+  weights?: WeightFormat;
+  rounds: number;
+  neighbour?: boolean;
+  parity?: boolean;
+  threads?: number;
+  out?: string;
+}
+
+/** `fathom bench kernels|train|infer|numerics|serve`. */
 export function addBench(program: Command): void {
   const bench = program.command('bench').description('measure this machine and what fathom makes of it');
   addKernels(bench);
   addTrainBench(bench);
+  addInferBench(bench);
   addNumericsBench(bench);
   addServeBench(bench);
 }
@@ -74,6 +87,39 @@ function addTrainBench(bench: Command): void {
     const { trainText } = await import('../bench/train-text.js');
     const report = await benchTrain({ model, steps, ...present(flags) }, session);
     return save(report, trainText(report), out ?? defaultFile(`train-${model}`, flags.isa));
+  });
+}
+
+function addInferBench(bench: Command): void {
+  const command = bench
+    .command('infer')
+    .description('measure prefill and decoding of random weights, beside llama.cpp if wanted')
+    .addOption(new Option('--model <name>', 'the preset').choices(INFER_MODELS).default('bench-1b'))
+    .addOption(
+      new Option(
+        '--peer <name>',
+        'measure the same there, on our GGUF (FATHOM_CACHE: where it is kept)',
+      ).choices(['llama.cpp']),
+    )
+    .addOption(new Option('--weights <format>', 'measure this format only').choices(['int8', 'q4', 'bf16']))
+    .option('--rounds <n>', 'times that everything is measured, in turn', integer(1), 3)
+    .option('--neighbour', 'measure beside a process that takes a core, too')
+    .option('--parity', 'compare greedy continuations of a trained model with those of llama.cpp instead')
+    .option('--threads <n>', 'threads (default: all CPUs)', integer(1, 1024))
+    .option('--out <file>', 'where the results go as JSON (default: bench/results/infer-MODEL.json)');
+  runs<InferFlags>(command, async (session, { out, parity, weights, ...flags }) => {
+    const { inferText, parityText } = await import('../bench/infer-text.js');
+    if (parity) {
+      const { benchParity } = await import('../bench/parity.js');
+      const report = await benchParity(flags.threads ?? 1, session);
+      return save(report, parityText(report), out ?? defaultFile('infer-parity', undefined));
+    }
+    const { benchInfer } = await import('../bench/infer.js');
+    const report = await benchInfer(
+      { ...present(flags), ...flags, ...(weights ? { weights: [weights] } : {}) },
+      session,
+    );
+    return save(report, inferText(report), out ?? defaultFile(`infer-${flags.model}`, undefined));
   });
 }
 

@@ -280,3 +280,7 @@ export type ModelPreset = keyof typeof MODEL_PRESETS;
 
 /** Names of the presets that are small enough to be trained here. */
 export const TRAINABLE_PRESETS = ['tiny', 'mini', 'small'] as const satisfies readonly ModelPreset[];
+
+/** Names of those whose inference is measured, with random weights. */
+export const INFER_MODELS = ['bench-1b', 'deepseek-v2-lite'] as const satisfies readonly ModelPreset[];
+export type InferModel = (typeof INFER_MODELS)[number];
