@@ -9,35 +9,52 @@ import { list, table } from '../report/table.js';
 import { bytes, count } from '../report/units.js';
 import type { ModelConfig } from '../spec/model.js';
 import { MODEL_PRESETS, type ModelPreset } from '../spec/presets.js';
+import { PUBLIC_MODELS, type PublicModelName } from '../spec/public-models.js';
 import type { CacheFormat } from '../spec/serving.js';
 import { shapeOfConfig } from '../spec/shape.js';
-import { runs, type Session } from './session.js';
+import { type Outcome, runs, type Session } from './session.js';
 
-/** `fathom inspect DIR|PRESET`. */
+/** Everything that has a name here. */
+const NAMES = [...Object.keys(MODEL_PRESETS), ...Object.keys(PUBLIC_MODELS)];
+
+/** `fathom inspect DIR|FILE|NAME`. */
 export function addInspect(program: Command): void {
   const command = program
     .command('inspect')
     .description('show the shapes, types, parameters and bytes of a model')
-    .argument(
-      '<model>',
-      `a checkpoint folder, a config.json, or one of: ${Object.keys(MODEL_PRESETS).join(', ')}`,
-    );
-  runs(command, async (session, _options, [model]) => {
-    const summary = await summarise(session, model!);
-    return { json: toJson(model!, summary), text: toText(model!, summary) };
-  });
+    .argument('<model>', `a checkpoint folder, a config.json, or one of: ${NAMES.join(', ')}`);
+  runs(command, (session, _options, [model]) => inspect(session, model!));
 }
 
-async function summarise(session: Session, source: string): Promise<ModelSummary> {
-  const { summariseModel } = await import('../model/summary.js');
-  const { parseModelConfig } = await import('../spec/model.js');
-  const { readJsonFile } = await import('../files.js');
-  if (!existsSync(source)) {
-    if (!Object.hasOwn(MODEL_PRESETS, source)) throw unknownModel(source);
-    return summariseModel(parseModelConfig(MODEL_PRESETS[source as ModelPreset], `preset ${source}`));
+/** Checkpoints are read; of models that the engine does not run, `config.json` is enough. */
+async function inspect(session: Session, source: string): Promise<Outcome> {
+  if (existsSync(source) && statSync(source).isDirectory()) {
+    return outcome(source, await summariseFolder(session, source));
   }
-  if (statSync(source).isDirectory()) return summariseFolder(session, source);
-  return summariseModel(parseModelConfig(readJsonFile(source), source));
+  const json = await description(source);
+  const type = (json as { model_type?: unknown } | null)?.model_type;
+  if (type === 'deepseek_v3' || type === 'deepseek_v2') {
+    const { summariseModel } = await import('../model/summary.js');
+    const { parseModelConfig } = await import('../spec/model.js');
+    return outcome(source, summariseModel(parseModelConfig(json, source)));
+  }
+  const { inspectShape } = await import('./inspect-shape.js');
+  const { parseModelShape } = await import('../spec/read-shape.js');
+  return inspectShape(source, parseModelShape(json, source));
+}
+
+const outcome = (source: string, summary: ModelSummary): Outcome => ({
+  json: toJson(source, summary),
+  text: toText(source, summary),
+});
+
+/** Content of a `config.json`, by name or from a file. */
+async function description(source: string): Promise<unknown> {
+  if (Object.hasOwn(MODEL_PRESETS, source)) return MODEL_PRESETS[source as ModelPreset];
+  if (Object.hasOwn(PUBLIC_MODELS, source)) return PUBLIC_MODELS[source as PublicModelName].config;
+  const { readJsonFile } = await import('../files.js');
+  if (existsSync(source)) return readJsonFile(source);
+  throw new UserError(`${source} is neither a folder nor a file nor a known model (${NAMES.join(', ')})`);
 }
 
 async function summariseFolder(session: Session, folder: string): Promise<ModelSummary> {
@@ -51,11 +68,6 @@ async function summariseFolder(session: Session, folder: string): Promise<ModelS
   checkpoint.close();
   return summariseCheckpoint(checkpoint);
 }
-
-const unknownModel = (source: string): UserError =>
-  new UserError(
-    `${source} is neither a folder nor a file nor a preset (${Object.keys(MODEL_PRESETS).join(', ')})`,
-  );
 
 function toJson(source: string, { config, parameters, tensors, ...sizes }: ModelSummary): object {
   return { source, ...sizes, bytesByPart: bytesByPart(tensors), parameters, config, tensors };

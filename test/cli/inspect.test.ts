@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { ModelSummary } from '../../src/model/summary.js';
+import { PUBLIC_MODELS } from '../../src/spec/public-models.js';
 import { fathom, fathomJson, ROOT } from './run.js';
 
 const GOLDENS = path.join(ROOT, 'test/goldens/transformers');
@@ -40,6 +41,36 @@ describe('fathom inspect, of a preset', () => {
     expect(stdout).toMatch(
       /model\.layers\.\{1-5\}\.mlp\.experts\.\{0-31\}\.gate_proj\.weight +\[128, 256\] +BF16 +160 /,
     );
+  });
+});
+
+describe('fathom inspect, of a config.json of another family', () => {
+  it.each([
+    ['qwen2.5-72b', 327_680, 72.7e9, 'gqa'],
+    ['llama-3.1-405b', 516_096, 405.9e9, 'gqa'],
+  ])('gives the cache of %s in table 1', async (name, cache, total, kind) => {
+    // [ISCA table 1], and the sizes that the model pages give.
+    const { cacheBytesPerToken, parameters, shape } = (await fathomJson([
+      'inspect',
+      name,
+    ])) as unknown as ModelSummary & {
+      shape: { attention: { kind: string } };
+    };
+    expect(cacheBytesPerToken).toBe(cache);
+    expect(parameters.total / total).toBeCloseTo(1, 3);
+    expect(shape.attention.kind).toBe(kind);
+  });
+
+  it('reads a file, and says what it does not know', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'fathom-inspect-'));
+    const file = path.join(folder, 'config.json');
+    writeFileSync(file, JSON.stringify(PUBLIC_MODELS['qwen2.5-7b'].config));
+    const { stdout } = await fathom(['inspect', file]);
+    expect(stdout).toMatch(/attention +GQA, 28 heads of 128, values 128; 4 key-value heads/);
+    writeFileSync(file, '{"model_type": "mamba"}');
+    const { code, stderr } = await fathom(['inspect', file]);
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/model_type/)]);
+    rmSync(folder, { recursive: true });
   });
 });
 
