@@ -195,6 +195,7 @@ export class FairRates {
       const from = state.foreignBottleneck[begin + i]!;
       if (place[from]! < at) continue;
       state.serve(from, now);
+      this.slack.parted(from);
       state.move(state.foreign[begin + i]!, link, now);
     }
     this.unsure[link] = 0;

@@ -18,6 +18,8 @@ export class SlackLinks {
   private readonly load: Float64Array;
   /** [L] levels at the last reading. */
   private readonly reading: Float64Array;
+  /** [L] 1 where a flow that had this bottleneck at the last reading may have another now. */
+  private readonly left: Uint8Array;
   private growth = 1;
   private summed = 0;
   private readingCost = 0;
@@ -27,6 +29,7 @@ export class SlackLinks {
     this.place = new Int32Array(state.linkCount).fill(-1);
     this.load = new Float64Array(state.linkCount);
     this.reading = new Float64Array(state.linkCount);
+    this.left = new Uint8Array(state.linkCount);
   }
 
   /** @param saturated [L] -1 for the links that are slack */
@@ -44,8 +47,8 @@ export class SlackLinks {
     this.place[link] = this.count;
     this.members[this.count++] = link;
     this.load[link] = Infinity;
-    // Flows that this link held back are bounded by it no more.
-    if (this.reading[link]! < Infinity) this.growth = Infinity;
+    // Flows that this link held back at the reading, and that are still there, are bounded by it no more.
+    if (this.left[link]) this.growth = Infinity;
   }
 
   leave(link: number): void {
@@ -59,6 +62,11 @@ export class SlackLinks {
   /** A flow has been added to this link. */
   suspect(link: number): void {
     this.load[link] = Infinity;
+  }
+
+  /** A flow under way has another bottleneck than this one now. */
+  parted(link: number): void {
+    this.left[link] = 1;
   }
 
   /** A saturated link has a new level. */
@@ -86,6 +94,7 @@ export class SlackLinks {
     this.summed = 0;
     this.readingCost = 0;
     this.reading.set(this.state.level);
+    this.left.fill(0);
     for (let i = 0; i < this.count; i++) {
       const link = this.members[i]!;
       this.load[link] = this.sum(link);
