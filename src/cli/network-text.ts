@@ -116,7 +116,9 @@ export function simulated(
       ],
       pieces,
     ),
-    table([left('links'), right('channels'), right('mean use'), right('most'), left('busiest')], links),
+    ...(links.length > 0
+      ? [table([left('links'), right('channels'), right('mean use'), right('most'), left('busiest')], links)]
+      : []),
   ].join('\n\n');
 }
 

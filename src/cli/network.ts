@@ -123,6 +123,7 @@ interface SimulateFlags {
   resolution?: number;
   mode?: Scenario['routing']['mode'];
   seed?: number;
+  fold?: boolean;
 }
 
 function addSimulate(group: Command): void {
@@ -149,7 +150,7 @@ function addSimulate(group: Command): void {
     );
   runs<SimulateFlags>(command, async (session, flags, [given]) => {
     const scenario = withRouting(await openScenario(given!), flags);
-    const result = await simulateOne(session, scenario, flags.resolution);
+    const result = await simulateOne(session, scenario, flags);
     return { json: result, text: text.simulated(scenario, result, flags.resolution) };
   });
 }
@@ -159,11 +160,16 @@ const withRouting = (scenario: Scenario, { mode, seed }: SimulateFlags): Scenari
   routing: { ...scenario.routing, ...(mode ? { mode } : {}), ...(seed === undefined ? {} : { seed }) },
 });
 
-async function simulateOne(session: Session, scenario: Scenario, resolution: number | undefined) {
+async function simulateOne(
+  session: Session,
+  scenario: Scenario,
+  { resolution, fold = false }: SimulateFlags,
+) {
   const { simulate } = await import('../cluster/simulate.js');
   const progress = session.progress(scenario.name);
   const result = simulate(scenario, {
     ...(resolution === undefined ? {} : { resolution }),
+    fold,
     progress: (done, total) => progress.update({ done, total }),
   });
   progress.end();
@@ -193,7 +199,7 @@ function addCompare(group: Command): void {
     if (flags.preset || names.length < 2)
       throw new UsageError('name two or more scenarios, or --preset paper alone');
     const results = [];
-    for (const name of names) results.push(await simulateOne(session, await openScenario(name), undefined));
+    for (const name of names) results.push(await simulateOne(session, await openScenario(name), {}));
     return { json: { results }, text: text.compared(results) };
   });
 }

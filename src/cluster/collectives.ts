@@ -256,6 +256,6 @@ export function pipeline(traffic: Of<'pipeline'>, places: Places): Workload {
 function guard(transfers: number): void {
   if (transfers <= MOST_TRANSFERS) return;
   throw new UserError(
-    `field workload.ranks: ${transfers.toExponential(1)} transfers are more than the ${MOST_TRANSFERS.toExponential(0)} that are run one by one; give fewer ranks`,
+    `field workload.ranks: ${transfers.toExponential(1)} transfers are more than the ${MOST_TRANSFERS.toExponential(0)} that are run one by one; give fewer ranks, or --fold for a uniform all-to-all`,
   );
 }

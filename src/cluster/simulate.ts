@@ -6,6 +6,7 @@ import { expertTraffic } from './experts.js';
 import { brokenBy } from './faults.js';
 import { type FlowTimes, runFlows } from './flow-engine.js';
 import { FlowList, type Flows } from './flows.js';
+import { foldAllToAll } from './fold.js';
 import { CABLE_KINDS, headOf, type Network, nameOf, tailOf } from './graph.js';
 import { Router } from './routing.js';
 import type { Places, Workload } from './transfers.js';
@@ -48,6 +49,8 @@ export interface SimulationOptions {
   /** A network that is built already. */
   network?: Network;
   resolution?: number;
+  /** Run one flow for all that are alike, exactly; for a uniform all-to-all, see `foldAllToAll`. */
+  fold?: boolean;
   progress?: (done: number, total: number) => void;
 }
 
@@ -59,6 +62,7 @@ export function simulate(scenario: Scenario, options: SimulationOptions = {}): S
   if (!scenario.workload)
     throw new UserError(`${scenario.name} has no workload; add a list of traffic under "workload"`);
   const network = options.network ?? buildNetwork(scenario.network);
+  if (options.fold) return simulateFolded(scenario, network);
   const workloads = scenario.workload.map((traffic) => workloadOf(traffic, placesOf(network, scenario)));
   const flows = routeAll(network, scenario, workloads);
   const { resolution, progress } = options;
@@ -76,6 +80,36 @@ export function simulate(scenario: Scenario, options: SimulationOptions = {}): S
     pieces: piecesOf(workloads, times),
     links: linkUses(network, flows, times.seconds),
   };
+}
+
+/** A uniform all-to-all as its classes of flows; how busy links were is not told. */
+function simulateFolded(scenario: Scenario, network: Network): SimulationResult {
+  const router = new Router(network, scenario.routing);
+  const { flows, counts } = foldAllToAll(network, router, scenario);
+  const times = runFlows(flows);
+  const ranks = network.endpoints.length;
+  const bytes = (scenario.workload![0] as Extract<Traffic, { kind: 'all-to-all' }>).bytes;
+  const all = counts.reduce((sum, n) => sum + n, 0);
+  const spans = [...times.end].map((end, f) => ({ span: end - times.begin[f]!, count: counts[f]! }));
+  spans.sort((a, b) => a.span - b.span);
+  const at = (share: number) => {
+    let before = 0;
+    for (const { span, count } of spans) {
+      before += count;
+      if (before > share * all) return span;
+    }
+    return spans.at(-1)!.span;
+  };
+  const piece: PieceResult = {
+    name: `all-to-all over ${ranks}, folded into ${flows.count} classes of flows`,
+    flows: all,
+    seconds: times.seconds,
+    algorithmBytesPerSecond: bytes / times.seconds,
+    busBytesPerSecond: (bytes * (ranks - 1)) / ranks / times.seconds,
+    flowSeconds: { least: at(0), median: at(0.5), p99: at(0.99), most: at(1) },
+  };
+  const { seconds, events } = times;
+  return { name: scenario.name, endpoints: ranks, seconds, flows: all, events, pieces: [piece], links: [] };
 }
 
 /** What workloads need to know of a network. */
