@@ -37,6 +37,7 @@ const ROOMS: Record<string, { uses: readonly string[]; node?: boolean }> = {
       'numerics',
       'spec',
       'report',
+      'cluster',
       'plan',
       'tensor',
       'backend',

@@ -54,6 +54,7 @@ export function addBench(program: Command): void {
   addInferBench(bench);
   addNumericsBench(bench);
   addServeBench(bench);
+  addNetworkBench(bench);
 }
 
 function addKernels(bench: Command): void {
@@ -120,6 +121,21 @@ function addInferBench(bench: Command): void {
       session,
     );
     return save(report, inferText(report), out ?? defaultFile(`infer-${flags.model}`, undefined));
+  });
+}
+
+function addNetworkBench(bench: Command): void {
+  const command = bench
+    .command('network')
+    .description('measure the flow engine on all-to-alls, beside what SimGrid took')
+    .option('--only <text>', 'only cases whose name contains this')
+    .option('--long', 'also the cases that take a minute')
+    .option('--out <file>', 'where the results go as JSON (default: bench/results/network.json)');
+  runs<{ only?: string; long?: boolean; out?: string }>(command, async (session, { out, ...flags }) => {
+    const { benchNetwork } = await import('../bench/network.js');
+    const { networkText } = await import('../bench/network-text.js');
+    const report = benchNetwork(present(flags), session);
+    return save(report, networkText(report), out ?? defaultFile('network', undefined));
   });
 }
 

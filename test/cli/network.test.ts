@@ -49,6 +49,15 @@ describe('fathom network', () => {
     expect(rows[0]!.networks.every(({ cost }) => cost!.dollarsPerEndpoint > 0)).toBe(true);
   });
 
+  it('is measured by fathom bench network', async () => {
+    const out = path.join(folder, 'network.json');
+    const { cases } = (await fathomJson(['bench', 'network', '--only', '256', '--out', out])) as {
+      cases: object[];
+    };
+    expect(cases).toMatchObject([{ name: '256 NICs, equal sizes', flows: 256 * 255 }]);
+    expect(JSON.parse(readFileSync(out, 'utf8'))).toEqual({ cases });
+  });
+
   it('names what is wrong in one line', async () => {
     const failure = async (...args: string[]) => {
       const { code, stderr } = await fathom(['network', ...args]);

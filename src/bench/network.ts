@@ -1,0 +1,126 @@
+/** The flow engine's speed: processor time of all-to-alls on fat-trees, every flow its own unless folded. */
+
+import { buildNetwork } from '../cluster/build.js';
+import { runFlows } from '../cluster/flow-engine.js';
+import { placesOf, routeAll, simulate, workloadOf } from '../cluster/simulate.js';
+import type { Ui } from '../report/ui.js';
+import { parseScenario, type ScenarioInput } from '../spec/scenario.js';
+
+export interface NetworkCase {
+  name: string;
+  flows: number;
+  /** Times at which rates changed. */
+  events: number;
+  /** To build the network and give every flow its way, and to run the flows; seconds of the processor. */
+  routingSeconds: number;
+  runSeconds: number;
+  /** Most that the run may take, and most resident bytes where that is bounded. */
+  targetSeconds: number;
+  /** Resident memory after the run. */
+  residentBytes: number;
+  /** The same by SimGrid 3.32 (Debian) on the machine of bench/results, the fastest of four ways to post flows. */
+  simgridSeconds: number | null;
+}
+
+export interface NetworkReport {
+  cases: NetworkCase[];
+}
+
+interface Plan {
+  name: string;
+  scenario: ScenarioInput;
+  targetSeconds: number;
+  simgridSeconds: number | null;
+  fold?: boolean;
+  long?: boolean;
+}
+
+const allToAll = (endpoints: number, spread: number): ScenarioInput => ({
+  name: 'all-to-all',
+  network: { topology: { kind: 'fat-tree', endpoints } },
+  workload: [{ kind: 'all-to-all', bytes: endpoints * 2 ** 20, spread }],
+});
+
+const planes = (endpoints: number, mode: 'static' | 'ecmp'): ScenarioInput => ({
+  name: 'all-to-all',
+  network: { topology: { kind: 'multi-plane-fat-tree', endpoints }, node: {} },
+  routing: { mode },
+  workload: [{ kind: 'all-to-all', bytes: 2 ** 30 }],
+});
+
+const PLANS: readonly Plan[] = [
+  { name: '256 NICs, equal sizes', scenario: allToAll(256, 0), targetSeconds: 0.3, simgridSeconds: 3.3 },
+  { name: '1,024 NICs, equal sizes', scenario: allToAll(1024, 0), targetSeconds: 10, simgridSeconds: 380 },
+  { name: '128 NICs, sizes ±50 %', scenario: allToAll(128, 0.5), targetSeconds: 1, simgridSeconds: 70 },
+  {
+    name: '16,384 GPUs in planes, folded',
+    scenario: planes(16384, 'static'),
+    targetSeconds: 1,
+    simgridSeconds: null,
+    fold: true,
+  },
+  {
+    name: '512 NICs, sizes ±50 %',
+    scenario: allToAll(512, 0.5),
+    targetSeconds: 60,
+    simgridSeconds: null,
+    long: true,
+  },
+  {
+    name: '2,048 GPUs in planes, ECMP',
+    scenario: planes(2048, 'ecmp'),
+    targetSeconds: 60,
+    simgridSeconds: null,
+    long: true,
+  },
+];
+
+/** @param long also the cases that take a minute; @param only those whose name contains this */
+export function benchNetwork(
+  { long = false, only = '' }: { long?: boolean; only?: string },
+  ui: Ui,
+): NetworkReport {
+  const plans = PLANS.filter((plan) => (long || !plan.long) && plan.name.includes(only));
+  const progress = ui.progress('network');
+  const cases = plans.map((plan, done) => {
+    const measured = plan.fold ? measureFolded(plan) : measure(plan);
+    progress.update({ done: done + 1, total: plans.length });
+    return measured;
+  });
+  progress.end();
+  return { cases };
+}
+
+const processorSeconds = (): number => process.cpuUsage().user / 1e6;
+
+function measure({ name, scenario: input, targetSeconds, simgridSeconds }: Plan): NetworkCase {
+  const scenario = parseScenario(input, name);
+  const begin = processorSeconds();
+  const network = buildNetwork(scenario.network);
+  const workloads = scenario.workload!.map((traffic) => workloadOf(traffic, placesOf(network, scenario)));
+  const flows = routeAll(network, scenario, workloads);
+  const routed = processorSeconds();
+  const { events } = runFlows(flows);
+  const runSeconds = processorSeconds() - routed;
+  const residentBytes = process.memoryUsage.rss();
+  const routingSeconds = routed - begin;
+  return {
+    name,
+    flows: flows.count,
+    events,
+    routingSeconds,
+    runSeconds,
+    targetSeconds,
+    residentBytes,
+    simgridSeconds,
+  };
+}
+
+/** Folding is part of the work: all of it is counted. */
+function measureFolded({ name, scenario, targetSeconds, simgridSeconds }: Plan): NetworkCase {
+  const begin = processorSeconds();
+  const { flows, events } = simulate(parseScenario(scenario, name), { fold: true });
+  const runSeconds = processorSeconds() - begin;
+  const residentBytes = process.memoryUsage.rss();
+  return { name, flows, events, routingSeconds: 0, runSeconds, targetSeconds, residentBytes, simgridSeconds };
+}
