@@ -8,7 +8,7 @@ import { type Outcome, runs, type Session } from './session.js';
 /** Types of each kind of file. */
 const TYPES = {
   gguf: ['f32', 'f16', 'bf16', 'q8_0', 'q4_0'],
-  safetensors: ['f32', 'bf16', 'fp8'],
+  safetensors: ['f32', 'bf16', 'fp8', 'int8', 'q4'],
 } as const satisfies Record<string, readonly string[]>;
 const ALL_TYPES = [...new Set(Object.values(TYPES).flat())];
 

@@ -7,25 +7,16 @@ import { UserError } from '../errors.js';
 import { readJsonFile, writeFileAtomicallySync, writeFully } from '../files.js';
 import { decodeBf16Array, encodeBf16Array } from '../numerics/bf16.js';
 import { configText, huggingFaceConfig } from '../spec/hugging-face.js';
-import { type ModelConfig, parseModelConfig, TILE } from '../spec/model.js';
+import { type ModelConfig, parseModelConfig } from '../spec/model.js';
 import { elementCount, Tensor } from '../tensor/tensor.js';
 import { type HuggingFacePiece, listParameters, type ParameterSpec } from './parameters.js';
 import {
-  isFloating,
   SafetensorsReader,
   type StoredTensor,
   type TensorToWrite,
   writeSafetensorsFolder,
 } from './safetensors.js';
-
-/** Rows `from`..`to` of a parameter and the tensor that holds them. */
-interface Source {
-  stored: StoredTensor;
-  /** Block scales of an FP8 tensor. */
-  scale: StoredTensor | undefined;
-  from: number;
-  to: number;
-}
+import { findMatrix, readMatrix, type StoredMatrix } from './stored-matrix.js';
 
 /**
  * A checkpoint opened for reading. Names, shapes and types of all tensors have been checked; values are read
@@ -36,7 +27,7 @@ export class Checkpoint {
   readonly notes: readonly string[];
   readonly parameters: readonly ParameterSpec[];
   private readonly specs: ReadonlyMap<string, ParameterSpec>;
-  private readonly sources: ReadonlyMap<string, Source[]>;
+  private readonly sources: ReadonlyMap<string, StoredMatrix[]>;
 
   private constructor(
     readonly folder: string,
@@ -56,7 +47,7 @@ export class Checkpoint {
 
   /**
    * Opens a folder. Accepts one tensor per expert, as DeepSeek and transformers write them, and fused experts;
-   * F32, F16 and BF16 weights, and FP8 weights with `weight_scale_inv` per block.
+   * weights as `stored-matrix.ts` describes them.
    * @throws UserError naming file, tensor and remedy when anything is missing, left over or does not fit
    */
   static open(folder: string): Checkpoint {
@@ -90,53 +81,38 @@ export class Checkpoint {
 
   /** A parameter's values as f32 into memory of the same number of elements. */
   readInto(name: string, out: Float32Array<ArrayBuffer>): void {
-    for (const { stored, scale, from, to } of this.sourcesOf(name)) {
-      const width = elementCount(stored.shape) / (to - from);
-      const rows = out.subarray(from * width, to * width);
-      this.reader.readFloats(stored.name, rows);
-      if (scale) multiplyBlocks(rows, stored.shape, this.reader.readFloats(scale.name), this.blockSize());
-    }
+    this.readRange(name, 0, out);
   }
 
   /** Elements of a parameter from element `begin` on, as f32, until `out` is full: memory for what is asked only. */
   readRange(name: string, begin: number, out: Float32Array<ArrayBuffer>): void {
     let start = 0;
-    for (const { stored, scale } of this.sourcesOf(name)) {
-      const size = elementCount(stored.shape);
+    for (const matrix of this.matrices(name)) {
+      const size = elementCount(matrix.piece.shape);
       const from = Math.max(begin, start);
       const to = Math.min(begin + out.length, start + size);
-      if (from < to) this.readPart(stored, scale, from - start, out.subarray(from - begin, to - begin));
+      if (from < to) readMatrix(this.reader, matrix, out.subarray(from - begin, to - begin), from - start);
       start += size;
     }
   }
 
-  /** Scaled blocks span rows, so that such a tensor is read whole; it is one expert's matrix at most. */
-  private readPart(
-    stored: StoredTensor,
-    scale: StoredTensor | undefined,
-    from: number,
-    out: Float32Array<ArrayBuffer>,
-  ): void {
-    if (!scale) {
-      this.reader.readFloats(stored.name, out, from);
-      return;
-    }
-    const whole = this.reader.readFloats(stored.name);
-    multiplyBlocks(whole, stored.shape, this.reader.readFloats(scale.name), this.blockSize());
-    out.set(whole.subarray(from, from + out.length));
+  /** The published tensors that make up a parameter, in the order of its rows. */
+  matrices(name: string): readonly StoredMatrix[] {
+    return this.sources.get(this.spec(name).name)!;
   }
 
   /** A parameter as bf16: the stored bits where it is stored so, else rounded to nearest even. */
   readBf16(name: string): Tensor {
     const { shape } = this.spec(name);
-    const sources = this.sourcesOf(name);
-    if (!sources.every(({ stored }) => stored.dtype === 'BF16')) {
+    const matrices = this.matrices(name);
+    if (!matrices.every(({ codes }) => codes.dtype === 'BF16')) {
       return new Tensor(shape, 'bf16', encodeBf16Array(this.read(name).data as Float32Array));
     }
     const data = new Uint16Array(elementCount(shape));
-    for (const { stored, from, to } of sources) {
-      const width = elementCount(stored.shape) / (to - from);
-      data.set(new Uint16Array(this.reader.read(stored.name).buffer), from * width);
+    let start = 0;
+    for (const { codes } of matrices) {
+      data.set(new Uint16Array(this.reader.read(codes.name).buffer), start);
+      start += elementCount(codes.shape);
     }
     return new Tensor(shape, 'bf16', data);
   }
@@ -150,12 +126,8 @@ export class Checkpoint {
     this.reader.close();
   }
 
-  private sourcesOf(name: string): Source[] {
-    return this.sources.get(this.spec(name).name)!;
-  }
-
-  private findSources(parameter: ParameterSpec): Source[] {
-    return this.piecesOf(parameter).map((piece) => this.findSource(piece));
+  private findSources(parameter: ParameterSpec): StoredMatrix[] {
+    return this.piecesOf(parameter).map((piece) => findMatrix(piece, this.reader, this.config.quantization));
   }
 
   /** The stored tensors that make up a parameter: experts may be stored fused, under our own name. */
@@ -175,52 +147,8 @@ export class Checkpoint {
     );
   }
 
-  private findSource(piece: HuggingFacePiece): Source {
-    const stored = this.reader.entry(piece.name);
-    const { name, shape, dtype, file } = stored;
-    if (shape.length !== piece.shape.length || shape.some((d, i) => d !== piece.shape[i])) {
-      throw new UserError(
-        `${file}: tensor ${name} has shape [${shape}] but config.json makes it [${piece.shape}]; ` +
-          'weights and config.json belong to different models',
-      );
-    }
-    if (!isFloating(dtype)) {
-      throw new UserError(`${file}: tensor ${name} has type ${dtype}; weights must be F32, F16, BF16 or FP8`);
-    }
-    const scale = dtype.startsWith('F8_') ? this.findScale(stored) : undefined;
-    return { stored, scale, from: piece.from, to: piece.to };
-  }
-
-  /** `weight_scale_inv` [ceil(rows/128), ceil(columns/128)]: the factor of each block [README_WEIGHTS of DeepSeek-V3]. */
-  private findScale({ name, dtype, file, shape }: StoredTensor): StoredTensor {
-    const scale = this.reader.tensors.get(`${name}_scale_inv`);
-    if (!scale || shape.length !== 2) {
-      throw new UserError(
-        `${file}: tensor ${name} has type ${dtype} but there is no ${name}_scale_inv for it; ` +
-          'only FP8 weights with block scales, as DeepSeek publishes them, can be read',
-      );
-    }
-    const [r, c] = this.blockSize();
-    const expected = [Math.ceil(shape[0]! / r), Math.ceil(shape[1]! / c)];
-    if (
-      scale.shape.length !== 2 ||
-      scale.shape.some((d, i) => d !== expected[i]) ||
-      !isFloating(scale.dtype)
-    ) {
-      throw new UserError(
-        `${scale.file}: tensor ${scale.name} is ${scale.dtype} [${scale.shape}], expected F32 [${expected}] for blocks ` +
-          `of ${r}x${c}; check quantization_config.weight_block_size in config.json`,
-      );
-    }
-    return scale;
-  }
-
-  private blockSize(): readonly [number, number] {
-    return this.config.quantization?.weight_block_size ?? [TILE, TILE];
-  }
-
   private checkNothingElse(): void {
-    const used = new Set([...this.sources.values()].flat().flatMap((s) => [s.stored.name, s.scale?.name]));
+    const used = new Set([...this.sources.values()].flat().flatMap((s) => [s.codes.name, s.scales?.name]));
     const extra = [...this.reader.tensors.values()].filter(
       ({ name }) => !used.has(name) && !isHarmless(name, this.config),
     );
@@ -261,20 +189,6 @@ function isHarmless(name: string, c: ModelConfig): boolean {
   const shared = /^model\.layers\.(\d+)\.(embed_tokens|shared_head\.head)\.weight$/.exec(name);
   const layer = Number(shared?.[1] ?? -1);
   return layer >= c.num_hidden_layers && layer < c.num_hidden_layers + c.num_nextn_predict_layers;
-}
-
-/** Multiplies each block of a matrix [rows, columns] by its scale; blocks at the border are cut off. */
-function multiplyBlocks(
-  matrix: Float32Array,
-  [rows, columns]: readonly number[],
-  scales: Float32Array,
-  [height, width]: readonly [number, number],
-): void {
-  const across = Math.ceil(columns! / width);
-  for (let r = 0; r < rows!; r++) {
-    const scaleRow = Math.floor(r / height) * across;
-    for (let c = 0; c < columns!; c++) matrix[r * columns! + c]! *= scales[scaleRow + Math.floor(c / width)]!;
-  }
 }
 
 // ---- Writing --------------------------------------------------------------------------------------------------

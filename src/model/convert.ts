@@ -6,14 +6,22 @@ import { withFileErrors, writeFileAtomicallySync, writeFully } from '../files.js
 import { encodeBf16Array } from '../numerics/bf16.js';
 import { E4M3 } from '../numerics/minifloat.js';
 import { quantizeBlocks } from '../numerics/tiles.js';
+import { encodeInt8, encodeQ4, INT8_TILE, q4Bytes } from '../numerics/weights.js';
 import { configText, huggingFaceConfig } from '../spec/hugging-face.js';
 import { TILE } from '../spec/model.js';
 import { elementCount } from '../tensor/tensor.js';
 import type { Checkpoint } from './checkpoint.js';
-import { FP8_PARTS, type HuggingFacePiece, listParameters, type ParameterSpec } from './parameters.js';
+import {
+  FP8_PARTS,
+  type HuggingFacePiece,
+  listParameters,
+  type ParameterSpec,
+  type Part,
+} from './parameters.js';
 import { storedBytes, type TensorToWrite, writeSafetensorsFolder } from './safetensors.js';
+import { CODE_TYPES, panelShape } from './stored-matrix.js';
 
-export type CheckpointType = 'f32' | 'bf16' | 'fp8';
+export type CheckpointType = 'f32' | 'bf16' | 'fp8' | 'int8' | 'q4';
 
 /** Files beside the weights that go along as they are. */
 const COMPANIONS = [
@@ -23,20 +31,17 @@ const COMPANIONS = [
   'generation_config.json',
 ];
 
-/** As in DeepSeek-V3's own config.json. */
-const FP8_CONFIG = {
-  quantization_config: {
-    activation_scheme: 'dynamic',
-    fmt: 'e4m3',
-    quant_method: 'fp8',
-    weight_block_size: [TILE, TILE],
-  },
+/** `quantization_config` of a type: FP8 as in DeepSeek-V3's own config.json. */
+const QUANTIZATION: Partial<Record<CheckpointType, object>> = {
+  fp8: { activation_scheme: 'dynamic', fmt: 'e4m3', quant_method: 'fp8', weight_block_size: [TILE, TILE] },
+  int8: { quant_method: 'fathom', weight_format: 'int8' },
+  q4: { quant_method: 'fathom', weight_format: 'q4' },
 };
 
 /**
  * Writes the checkpoint's weights as `type` into another folder, its tokenizer along with it; `fp8` as DeepSeek publishes
- * weights, E4M3 with one FP32 scale per 128×128 block in `…_scale_inv`. config.json comes last, so that a folder with it
- * is whole.
+ * weights, E4M3 with one FP32 scale per 128×128 block in `…_scale_inv`; `int8` and `q4` for inference here, all matrices but
+ * the gates (stored-matrix.ts). config.json comes last, so that a folder with it is whole.
  * @param written called with the bytes of tensors written so far and in all
  * @returns names of the files
  * @throws UserError when the target is the source itself, or the disk fails
@@ -58,8 +63,12 @@ export function convertCheckpoint(
   const files = writeSafetensorsFolder(folder, counted(tensors, written));
   const companions = COMPANIONS.filter((file) => fs.existsSync(path.join(checkpoint.folder, file)));
   for (const file of companions) copy(path.join(checkpoint.folder, file), path.join(folder, file));
+  const quantization = QUANTIZATION[type];
   const json = huggingFaceConfig(checkpoint.config, type === 'f32' ? 'float32' : 'bfloat16');
-  write(path.join(folder, 'config.json'), configText({ ...json, ...(type === 'fp8' ? FP8_CONFIG : {}) }));
+  write(
+    path.join(folder, 'config.json'),
+    configText({ ...json, ...(quantization ? { quantization_config: quantization } : {}) }),
+  );
   return [...files, ...companions, 'config.json'];
 }
 
@@ -77,6 +86,9 @@ function tensorsOf(
   };
   const { name, shape: stored } = piece;
   if (type === 'fp8' && FP8_PARTS.has(part)) return blockScaled(name, stored, read);
+  if ((type === 'int8' || type === 'q4') && isQuantised(kind, part)) {
+    return type === 'int8' ? rowScaled(name, stored, read) : panels(name, stored, read);
+  }
   if (type === 'f32' || kind === 'buffer') {
     return [{ name, shape: stored, dtype: 'F32', data: () => bytesOf(read()) }];
   }
@@ -100,6 +112,37 @@ function blockScaled(name: string, shape: readonly number[], read: () => Float32
     { name, shape, dtype: 'F8_E4M3', data: () => quantise().codes },
     { name: `${name}_scale_inv`, shape: scaleShape, dtype: 'F32', data: () => bytesOf(quantise().scales) },
   ];
+}
+
+/** Gates decide and are small: they stay BF16 [TR §3.3.1]. */
+const isQuantised = (kind: ParameterSpec['kind'], part: Part): boolean =>
+  (kind === 'matrix' || kind === 'embedding') && part !== 'gate';
+
+/** A matrix in 8 bits with scales per row. */
+function rowScaled(name: string, shape: readonly number[], read: () => Float32Array): TensorToWrite[] {
+  const [rows, columns] = shape as [number, number];
+  const scaleShape = [rows, Math.ceil(columns / INT8_TILE)];
+  const quantise = () => {
+    const codes = new Uint8Array(rows * columns);
+    const scales = new Float32Array(elementCount(scaleShape));
+    encodeInt8(read(), columns, codes, scales);
+    return { codes, scales };
+  };
+  return [
+    { name, shape, dtype: CODE_TYPES.int8, data: () => quantise().codes },
+    { name: `${name}_scale`, shape: scaleShape, dtype: 'F32', data: () => bytesOf(quantise().scales) },
+  ];
+}
+
+/** A matrix in 4 bits. */
+function panels(name: string, shape: readonly number[], read: () => Float32Array): TensorToWrite[] {
+  const [rows, columns] = shape as [number, number];
+  const data = () => {
+    const out = new Uint8Array(q4Bytes(rows, columns));
+    encodeQ4(read(), columns, out);
+    return out;
+  };
+  return [{ name, shape: panelShape(shape), dtype: CODE_TYPES.q4, data }];
 }
 
 const bytesOf = (data: Float32Array | Uint16Array): Uint8Array =>

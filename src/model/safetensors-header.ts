@@ -13,6 +13,7 @@ export const ELEMENT_BYTES = {
   BF16: 2,
   F8_E4M3: 1,
   F8_E5M2: 1,
+  I8: 1,
   U8: 1,
   BOOL: 1,
 } as const;

@@ -1,4 +1,4 @@
-import { type ModelConfig, TILE } from '../spec/model.js';
+import type { ModelConfig } from '../spec/model.js';
 import type { Checkpoint } from './checkpoint.js';
 import {
   countParameters,
@@ -82,10 +82,10 @@ function cacheBytesPerToken(c: ModelConfig): number {
 
 function publishedTensors(config: ModelConfig, { kind, part, pieces }: ParameterSpec): Entry[] {
   if (kind === 'buffer') return pieces.map(({ name, shape }) => ({ name, shape, dtype: 'F32' }));
-  if (!config.quantization || !FP8_PARTS.has(part)) {
+  if (config.quantization?.method !== 'fp8' || !FP8_PARTS.has(part)) {
     return pieces.map(({ name, shape }) => ({ name, shape, dtype: 'BF16' }));
   }
-  const [height = TILE, width = TILE] = config.quantization.weight_block_size;
+  const [height, width] = config.quantization.weight_block_size;
   return pieces.flatMap(({ name, shape: [rows, columns] }) => [
     { name, shape: [rows!, columns!], dtype: 'F8_E4M3' },
     {
@@ -132,7 +132,7 @@ function partsByName(config: ModelConfig): Map<string, Part> {
 
 /** Scales belong where their weight does. */
 const partOf = (parts: ReadonlyMap<string, Part>, name: string): Part | 'other' =>
-  parts.get(name.replace(/_scale_inv$/, '')) ?? 'other';
+  parts.get(name.replace(/_scale(_inv)?$/, '')) ?? 'other';
 
 /** Names that differ in numbers only, as one name with ranges. */
 function commonName(names: readonly string[]): string {

@@ -4,7 +4,6 @@
  */
 import { decodeBf16, encodeBf16 } from './bf16.js';
 import { INT8 } from './formats.js';
-import { nearestEven } from './rounding.js';
 import { absMaxOf, scaleOf } from './tiles.js';
 
 type Values = Float32Array | Float64Array;
@@ -28,9 +27,8 @@ export function encodeInt8(values: Values, cols: number, codes: Uint8Array, scal
       const count = Math.min(INT8_TILE, start + cols - from);
       const scale = scaleOf(absMaxOf(values, from, 1, count), INT8.maxFinite, 'fp32');
       scales[row * tiles + tile] = scale;
-      for (let i = from; i < from + count; i++) {
-        codes[i] = Number.isNaN(scale) ? 0 : INT8.encode(Math.fround(values[i]! / scale));
-      }
+      if (Number.isNaN(scale)) codes.fill(0, from, from + count);
+      else for (let i = from; i < from + count; i++) codes[i] = roundEven(Math.fround(values[i]! / scale));
     }
   }
 }
@@ -71,15 +69,8 @@ export function encodeQ4(values: Values, cols: number, panels: Uint8Array): void
   for (let row = 0; row < Math.ceil(rows / Q4_PANEL.rows) * Q4_PANEL.rows; row++) {
     for (let column = 0; column < across * Q4_PANEL.columns; column += Q4_TILE) {
       const count = row < rows ? Math.max(0, Math.min(Q4_TILE, cols - column)) : 0;
-      encodeQ4Tile(
-        values,
-        row * cols + column,
-        count,
-        view,
-        panelAt(row, column, across),
-        row % 16,
-        column % 64,
-      );
+      const panel = panelAt(row, column, across);
+      encodeQ4Tile(values, row * cols + column, count, panels, view, panel, row % 16, column % 64);
     }
   }
 }
@@ -91,6 +82,7 @@ function encodeQ4Tile(
   values: Values,
   from: number,
   count: number,
+  panels: Uint8Array,
   view: DataView,
   panel: number,
   row: number,
@@ -98,15 +90,19 @@ function encodeQ4Tile(
 ): void {
   const scale = q4Scale(values, from, count);
   view.setUint16(panel + q4ScaleAt(row, column), encodeBf16(scale), true);
-  for (let i = 0; i < count && !Number.isNaN(scale); i++) {
-    const code = 8 + Math.min(7, Math.max(-8, roundEven(Math.fround(values[from + i]! / scale))));
-    const { byte, shift } = q4Place(row, column + i);
-    const at = panel + byte;
-    view.setUint8(at, (view.getUint8(at) & ~(15 << shift)) | (code << shift));
+  if (Number.isNaN(scale)) return;
+  const first = panel + 64 * (column >> 3) + 4 * row;
+  for (let i = 0; i < count; i++) {
+    const code = Math.min(7, Math.max(-8, roundEven(Math.fround(values[from + i]! / scale))));
+    const at = first + 64 * (i >> 3) + (i & 3);
+    // Both halves of the byte are 8 to begin with; 8 ^ (8 + code) = code & 15.
+    panels[at]! ^= (code & 15) << (i & 4);
   }
 }
 
-const roundEven = (x: number): number => Math.sign(x) * nearestEven(Math.abs(x));
+/** 1.5 · 2^52: added to a smaller number and taken away again, it leaves the nearest integer, the even one of two. */
+const ROUNDER = 1.5 * 2 ** 52;
+const roundEven = (x: number): number => x + ROUNDER - ROUNDER;
 
 /** Row `row` of a q4 matrix: codes −8..7 [cols] and scales [ceil(cols/32)]. */
 export function decodeQ4Row(

@@ -23,7 +23,7 @@ const ropeScaling = z.strictObject({
   truncate: z.boolean().optional(),
 });
 
-const quantizationConfig = z.strictObject({
+const blockQuantization = z.strictObject({
   quant_method: z.literal('fp8'),
   fmt: z.literal('e4m3').optional(),
   activation_scheme: z.enum(['dynamic']).optional(),
@@ -31,6 +31,12 @@ const quantizationConfig = z.strictObject({
   weight_block_size: z.tuple([positive, positive]),
   modules_to_not_convert: z.array(z.string()).nullish(),
 });
+/** Weights as `fathom convert` writes them for inference (model/stored-matrix.ts); other software does not know them. */
+const ownQuantization = z.strictObject({
+  quant_method: z.literal('fathom'),
+  weight_format: z.enum(['int8', 'q4']),
+});
+const quantizationConfig = z.discriminatedUnion('quant_method', [blockQuantization, ownQuantization]);
 
 /** Accepted and carried through unread: what transformers and the original repositories write beside the model. */
 const passengers = {
@@ -130,6 +136,11 @@ export interface Yarn {
   truncate: boolean;
 }
 
+/** How quantised weights are stored: DeepSeek's FP8 blocks, or a format of fathom's own. */
+export type Quantization =
+  | { method: 'fp8'; weight_block_size: readonly [number, number] }
+  | { method: 'int8' | 'q4' };
+
 /** The model's own fields, defaults of its type filled in; nothing optional is left open. */
 export interface ModelConfig {
   model_type: 'deepseek_v3' | 'deepseek_v2';
@@ -168,7 +179,7 @@ export interface ModelConfig {
   rope_interleave: boolean;
   bos_token_id: number | null;
   eos_token_id: number | null;
-  quantization: { weight_block_size: readonly [number, number] } | null;
+  quantization: Quantization | null;
 }
 
 /** Side of a scaling tile: 1×128 for activations, 128×128 for weights [TR §3.3.2]. */
@@ -241,9 +252,7 @@ function normalise(raw: HuggingFaceConfig, source: string): ModelConfig {
     rope_interleave: raw.rope_interleave ?? true,
     bos_token_id: raw.bos_token_id ?? null,
     eos_token_id: (Array.isArray(eos) ? eos[0] : eos) ?? null,
-    quantization: raw.quantization_config
-      ? { weight_block_size: raw.quantization_config.weight_block_size }
-      : null,
+    quantization: quantizationOf(raw),
   };
 }
 
@@ -269,6 +278,13 @@ function attentionOf(
   if (kind === 'mqa' && groups !== 1) fail(`${disagrees} be 1`);
   if (heads % groups !== 0) fail(`${disagrees} divide num_attention_heads (${heads})`);
   return { attention_kind: kind, num_key_value_heads: groups, kv_lora_rank: 0, q_lora_rank: null };
+}
+
+function quantizationOf({ quantization_config: q }: HuggingFaceConfig): Quantization | null {
+  if (!q) return null;
+  return q.quant_method === 'fp8'
+    ? { method: 'fp8', weight_block_size: q.weight_block_size }
+    : { method: q.weight_format };
 }
 
 function yarnOf(raw: HuggingFaceConfig): Yarn | null {

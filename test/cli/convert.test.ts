@@ -50,7 +50,7 @@ describe('fathom convert', () => {
     const [folder, out] = [checkpointFolder(), makeFolder()];
     await fathomJson(['convert', folder, '--to', 'safetensors', '--dtype', 'fp8', '--out', out]);
     const [before, after] = [readCheckpoint(folder), readCheckpoint(out)];
-    expect(after.config.quantization).toEqual({ weight_block_size: [128, 128] });
+    expect(after.config.quantization).toEqual({ method: 'fp8', weight_block_size: [128, 128] });
     const name = 'model.layers.0.self_attn.o_proj.weight';
     expect(after.stored.get(name)?.dtype).toBe('F8_E4M3');
     expect(after.stored.get('model.embed_tokens.weight')?.dtype).toBe('BF16');
@@ -62,6 +62,29 @@ describe('fathom convert', () => {
         Math.max(Math.abs(value) / 16, (largest / 448) * 2 ** -10) * 1.0001,
       );
     });
+    before.close();
+    after.close();
+  });
+
+  it.each([
+    // Half a code's step of the largest of 128; of 32 values, a whole step where +8 is cut to 7, and BF16's rounding of the scale.
+    ['int8', 0.5 / 127],
+    ['q4', 1 / 8 + 2 ** -8],
+  ] as const)('writes %s weights, which read back within a step', async (type, step) => {
+    const [folder, out] = [checkpointFolder(), makeFolder()];
+    await fathomJson(['convert', folder, '--to', 'safetensors', '--dtype', type, '--out', out]);
+    const [before, after] = [readCheckpoint(folder), readCheckpoint(out)];
+    expect(after.config.quantization).toEqual({ method: type });
+    expect(after.stored.get('model.layers.1.mlp.gate.weight')?.dtype).toBe('BF16');
+    for (const name of ['model.embed_tokens.weight', 'model.layers.1.mlp.experts.gate_up_proj']) {
+      const [x, y] = [before.read(name).data, after.read(name).data];
+      const columns = before.spec(name).shape.at(-1)!;
+      x.forEach((value, i) => {
+        const row = x.subarray(i - (i % columns), i - (i % columns) + columns);
+        const largest = Math.max(...row.map(Math.abs));
+        expect(Math.abs(value - y[i]!), `${name}[${i}]`).toBeLessThanOrEqual(largest * step * 1.0001);
+      });
+    }
     before.close();
     after.close();
   });
