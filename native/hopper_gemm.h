@@ -151,14 +151,14 @@ inline void add_group_plainly(const float* a, const float* b, double (&reg)[16])
 
 /// out[r][0..16) = sums of R rows from `row` and of panel `panel`.
 template <int R>
-void hopper_rows(const HopperOperands& o, int64_t row, int64_t panel, bool plain, float* out) {
+void hopper_rows(const HopperOperands& o, int64_t row, int64_t panel, bool fast, float* out) {
   alignas(64) double reg[R][16] = {}, sums[R][16] = {};
   const float* a = o.a + row * o.depth;
   const float* b = o.b + panel * 16 * o.depth;
   for (int64_t from = 0, segment = 0; from < o.depth; from += o.segment, ++segment) {
     const int64_t end = std::min(o.depth, from + o.segment);
     for (int64_t k = from; k < end; k += kHopperGroup) {
-      if (plain) add_group<R>(a + k, o.depth, b + k * 16, reg);
+      if (fast) add_group<R>(a + k, o.depth, b + k * 16, reg);
       else {
         for (int r = 0; r < R; ++r) add_group_plainly(a + r * o.depth + k, b + k * 16, reg[r]);
       }
@@ -175,14 +175,14 @@ void hopper_rows(const HopperOperands& o, int64_t row, int64_t panel, bool plain
 
 /// Calls finish(row, panel, sums [16]) for every row and panel.
 template <class Finish>
-void hopper_block(const HopperOperands& o, int64_t rows, int64_t panels, bool plain, const Finish& finish) {
+void hopper_block(const HopperOperands& o, int64_t rows, int64_t panels, bool fast, const Finish& finish) {
   constexpr int R = 4;  // enough chains of maxima to hide their latency
   alignas(64) float sums[R * 16];
   for (int64_t panel = 0; panel < panels; ++panel) {
     for (int64_t row = 0; row < rows;) {
       const bool whole = rows - row >= R;
-      if (whole) hopper_rows<R>(o, row, panel, plain, sums);
-      else hopper_rows<1>(o, row, panel, plain, sums);
+      if (whole) hopper_rows<R>(o, row, panel, fast, sums);
+      else hopper_rows<1>(o, row, panel, fast, sums);
       for (int r = 0; r < (whole ? R : 1); ++r) finish(row + r, panel, static_cast<const float*>(sums + r * 16));
       row += whole ? R : 1;
     }

@@ -207,14 +207,28 @@ export function parseModelConfig(json: unknown, source = 'config.json'): ModelCo
 
 /** First problem of a failed parse as one line: `field: what is wrong`. */
 export function describeIssues(error: z.ZodError): string {
-  const issue = error.issues[0]!;
-  const path = issue.path.join('.');
+  const { issue, path } = innermost(error.issues[0]!);
+  const field = path.join('.');
   if (issue.code === 'unrecognized_keys') {
-    const where = path ? ` in ${path}` : '';
+    const where = field ? ` in ${field}` : '';
     return `unknown field ${issue.keys.map((k) => `"${k}"`).join(', ')}${where}; remove it or correct its name`;
   }
   const more = error.issues.length > 1 ? ` (and ${error.issues.length - 1} more)` : '';
-  return `field ${path || '(top)'}: ${issue.message}${more}`;
+  return `field ${field || '(top)'}: ${issue.message}${more}`;
+}
+
+type Issue = z.core.$ZodIssue;
+
+/** Where a value fits none of several forms: what keeps it from the form that it comes closest to, by how deep the fault lies. */
+function innermost(issue: Issue, above: readonly PropertyKey[] = []): { issue: Issue; path: PropertyKey[] } {
+  const path = [...above, ...issue.path];
+  if (issue.code !== 'invalid_union') return { issue, path };
+  const found = issue.errors.flatMap((form) => (form[0] ? [innermost(form[0], path)] : []));
+  const deepest = found.reduce((a, b) => (b.path.length > a.path.length ? b : a), {
+    issue: issue as Issue,
+    path,
+  });
+  return deepest.path.length > path.length ? deepest : { issue, path };
 }
 
 function normalise(raw: HuggingFaceConfig, source: string): ModelConfig {

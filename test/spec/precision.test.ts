@@ -88,3 +88,15 @@ describe('a precision recipe', () => {
     });
   }
 });
+
+describe('a recipe in a training file', () => {
+  it.each([
+    [{ combine: { format: 'logfmt9' } }, /field precision\.combine\.format: .*logfmt10/],
+    [
+      { accumulator: { kind: 'fp22', promoteEvery: 64 } },
+      /field precision\.accumulator\.promoteEvery: .*128/,
+    ],
+  ])('names the field that is wrong: %j', (patch, message) => {
+    expect(() => parse({ ...RECIPES.fp8, ...patch })).toThrow(message);
+  });
+});
