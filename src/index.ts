@@ -13,6 +13,13 @@
  *
  * Everything throws `UserError` for what a user can put right.
  */
+export { buildNetwork } from './cluster/build.js';
+export { costOf, type NetworkCost } from './cluster/cost.js';
+export { type FlowTimes, runFlows } from './cluster/flow-engine.js';
+export { FlowList, type Flows } from './cluster/flows.js';
+export type { Network } from './cluster/graph.js';
+export { type SimulationResult, simulate } from './cluster/simulate.js';
+export { type Validation, validate } from './cluster/validate.js';
 export { UsageError, UserError } from './errors.js';
 export {
   type Engine,
@@ -45,8 +52,10 @@ export type { Transformer } from './model/transformer.js';
 export type { Progress, Stage } from './report/progress.js';
 export { SILENT_UI, type Ui } from './report/ui.js';
 export { type ModelConfig, parseModelConfig } from './spec/model.js';
+export { type NetworkSpec, parseNetwork } from './spec/network.js';
 export { RECIPES, type Recipe, recipeSchema } from './spec/precision.js';
 export { MODEL_PRESETS, type ModelPreset } from './spec/presets.js';
+export { parseScenario, type Scenario } from './spec/scenario.js';
 export { CACHE_FORMATS, type CacheFormat, WEIGHT_FORMATS, type WeightFormat } from './spec/serving.js';
 export type { Tensor } from './tensor/tensor.js';
 export { type BpeOptions, type BpeVocabulary, trainBpe } from './text/bpe.js';

@@ -38,7 +38,7 @@ export function validate(network: Network, topology: Topology): Validation {
       {
         name: 'bisection',
         holds: bisection.share > 0,
-        finding: `${(100 * bisection.share).toFixed(1)} % of what half the NICs send passes between halves`,
+        finding: `${(100 * bisection.share).toFixed(1)} % of what half the NICs send passes between the first and the last half; a bound from above, met by fat-trees`,
       },
     ],
     portsInUse,
