@@ -159,7 +159,7 @@ function addServeBench(bench: Command): void {
   const command = bench
     .command('serve')
     .description('measure the server under many streams, beside its engine alone')
-    .argument('<dir>', 'a checkpoint folder with its tokenizer')
+    .argument('[dir]', 'a checkpoint folder with its tokenizer (default: bench-1b with random weights)')
     .option('--streams <n>', 'requests at work together', integer(1, 4096), 64)
     .option('--seconds <s>', 'how long new requests are made', real(0.1), 60)
     .option('--prompt <n>', 'tokens of each prompt', integer(1), 128)
@@ -172,11 +172,15 @@ function addServeBench(bench: Command): void {
     .option('--out <file>', 'where the results go as JSON (default: bench/results/serve.json)');
   runs<ServeFlags>(command, async (session, flags, [folder]) => {
     const { benchServe } = await import('../bench/serve.js');
+    const { randomModel } = await import('../bench/random-model.js');
     const { serveText } = await import('../bench/serve-text.js');
     const { streams, seconds, prompt, tokens, out, weights, cache, threads } = flags;
     const engine = { ...present({ weights, cache, threads }), maxBatch: streams, maxQueue: streams };
     const load = { streams, seconds, promptTokens: prompt, newTokens: tokens };
-    const report = await benchServe({ folder: folder!, ...load, engine }, session);
+    const report = await benchServe(
+      { folder: folder ?? randomModel('bench-1b', session), ...load, engine },
+      session,
+    );
     return save(report, serveText(report), out ?? defaultFile('serve', undefined));
   });
 }
