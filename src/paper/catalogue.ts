@@ -1,6 +1,14 @@
 import { UserError } from '../errors.js';
 import { PRICE_BOOKS } from '../spec/prices.js';
 import { bubbles } from './bubbles.js';
+import {
+  bandedTable3,
+  bandedTable5,
+  plottedFigure5,
+  plottedFigure6,
+  plottedFigure7,
+  plottedFigure8,
+} from './network.js';
 import { recommendations } from './recommendations.js';
 import type { Reproduction } from './row.js';
 import { section43 } from './section-4-3.js';
@@ -8,7 +16,6 @@ import { section232, section233 } from './sections-2.js';
 import { type StudySummary, studyClaims } from './studies.js';
 import { table1 } from './table-1.js';
 import { table2 } from './table-2.js';
-import { table3 } from './table-3.js';
 import { table4, trainingCost } from './table-4.js';
 
 /** What the reproduction of a part of the paper starts from. */
@@ -32,8 +39,13 @@ export const PAPER: readonly PaperPart[] = [
   { id: 'mtp', how: 'run', make: ({ studies }) => section233(studies) },
   { id: 'studies', how: 'run', make: ({ studies }) => studyClaims(studies) },
   { id: 'node-limited', how: 'estimate', make: section43 },
-  { id: 'table3', how: 'simulation', make: () => table3(PRICE_BOOKS['isca-2025']) },
+  { id: 'table3', how: 'simulation', make: () => bandedTable3(PRICE_BOOKS['isca-2025']) },
   { id: 'table4', how: 'simulation', make: table4 },
+  { id: 'table5', how: 'simulation', make: bandedTable5 },
+  { id: 'figure5', how: 'simulation', make: plottedFigure5 },
+  { id: 'figure6', how: 'simulation', make: plottedFigure6 },
+  { id: 'figure7', how: 'simulation', make: plottedFigure7 },
+  { id: 'figure8', how: 'simulation', make: plottedFigure8 },
   { id: 'bubbles', how: 'simulation', make: bubbles },
   { id: 'gpu-hours', how: 'simulation', make: trainingCost },
   { id: 'what-if', how: 'estimate', make: recommendations },

@@ -56,7 +56,7 @@ export function measureLedger(trainer: Trainer): Ledger {
 }
 
 /** A batch of one micro-batch's shape; its content does not matter to a backend that counts. */
-function emptyBatch(config: TrainConfig, model: ModelConfig): Batch {
+export function emptyBatch(config: TrainConfig, model: ModelConfig): Batch {
   const sequences = config.batchSequences / config.microBatches;
   const tokens = sequences * config.sequenceLength;
   const ints = (n: number) => Tensor.zeros([n], 'i32');

@@ -1,0 +1,100 @@
+import { countingBackend } from '../backend/counting.js';
+import { type OpTime, timedBackend } from '../backend/timed.js';
+import { initialise } from '../model/initialise.js';
+import type { OpSample, OpWork } from '../plan/ops.js';
+import type { ModelConfig } from '../spec/model.js';
+import type { Backend } from '../tensor/backend.js';
+import type { TrainConfig } from '../train/config.js';
+import { emptyBatch } from '../train/ledger.js';
+import { Trainer } from '../train/trainer.js';
+import { randomBatch } from './batch.js';
+import { median, secondsOf } from './measure.js';
+
+/** The operations of a training step: counted without computing, and measured. */
+
+/** What a step does between operations: one call for each of them. */
+const BETWEEN = 'between operations';
+
+/** Operations of one step, counted on a backend that computes nothing. */
+export function countStep(config: TrainConfig, model: ModelConfig, like: Backend): OpWork[] {
+  const counting = timedBackend(countingBackend(like).backend);
+  const trainer = new Trainer(config, model, counting.backend);
+  const batches = Array.from({ length: config.microBatches }, () => emptyBatch(config, model));
+  trainer.trainStep(batches);
+  counting.reset();
+  trainer.trainStep(batches);
+  return withBetween(counting.times().map((time) => workOf(time, config)));
+}
+
+export interface MeasuredStep {
+  seconds: number;
+  /** Peak of what the trainer holds, bytes. */
+  bytes: number;
+  samples: OpSample[];
+}
+
+/** Medians of `steps` steps after two that warm up. */
+export function measureStep(
+  config: TrainConfig,
+  model: ModelConfig,
+  backend: Backend,
+  steps: number,
+): MeasuredStep {
+  const timed = timedBackend(backend);
+  const trainer = new Trainer(config, model, timed.backend);
+  initialise(trainer.model, config.seed);
+  const batch = randomBatch(model, config.batchSequences / config.microBatches, config.sequenceLength);
+  const batches = Array.from({ length: config.microBatches }, () => batch);
+  const rounds: { seconds: number; times: OpTime[] }[] = [];
+  for (let i = 0; i < steps + 2; i++) {
+    timed.reset();
+    const seconds = secondsOf(() => trainer.trainStep(batches));
+    if (i >= 2) rounds.push({ seconds, times: timed.times() });
+  }
+  return {
+    seconds: median(rounds.map((round) => round.seconds)),
+    bytes: trainer.pool.reservedBytes,
+    samples: medianSamples(rounds, config),
+  };
+}
+
+function medianSamples(
+  rounds: readonly { seconds: number; times: OpTime[] }[],
+  config: TrainConfig,
+): OpSample[] {
+  const perRound = rounds.map(({ seconds, times }) => {
+    const sums = sumByKey(times.map((time) => ({ ...workOf(time, config), seconds: time.seconds })));
+    const inside = sums.reduce((sum, one) => sum + one.seconds, 0);
+    const between = withBetween(sums).at(-1)!;
+    return [...sums, { ...between, seconds: Math.max(1e-9, seconds - inside) }];
+  });
+  return perRound[0]!.map((sample) => {
+    const seconds = perRound.map((round) => round.find(({ key }) => key === sample.key)!.seconds);
+    return { ...sample, seconds: Math.max(1e-9, median(seconds)) };
+  });
+}
+
+function withBetween(work: readonly OpWork[]): OpWork[] {
+  const sums = sumByKey(work.map((one) => ({ ...one, seconds: 0 })));
+  const calls = sums.reduce((sum, one) => sum + one.calls, 0);
+  return [...sums, { key: BETWEEN, calls, flops: 0, bytes: 0 }];
+}
+
+function sumByKey(samples: readonly OpSample[]): OpSample[] {
+  const sums = new Map<string, OpSample>();
+  for (const sample of samples) {
+    const sum = sums.get(sample.key) ?? { key: sample.key, calls: 0, flops: 0, bytes: 0, seconds: 0 };
+    for (const field of ['calls', 'flops', 'bytes', 'seconds'] as const) sum[field] += sample[field];
+    sums.set(sample.key, sum);
+  }
+  return [...sums.values()];
+}
+
+/** What an operation's cost depends on besides size: kind and format of a product, and whether experts share it. */
+function workOf({ op, detail, calls, flops, bytes }: OpTime, config: TrainConfig): OpWork {
+  const kind = detail.replaceAll(/ ?\[[^\]]*\]| x| of \d+ groups| in \d+ groups/g, '').trim();
+  const grouped = / groups/.test(detail) ? ' grouped' : '';
+  // Attention is quadratic: bytes times the length stand for its products.
+  const quadratic = op === 'attention' || op === 'attentionBackward' ? bytes * config.sequenceLength : flops;
+  return { key: `${op} ${kind}${grouped}`.trim(), calls, flops: quadratic, bytes };
+}

@@ -1,0 +1,144 @@
+/**
+ * Time of a step as the sum of its operations, each with costs per call, per floating-point operation and per byte that
+ * calibration has measured: how the machine at hand, which runs the engine itself, is estimated.
+ */
+
+/** Calls of one operation with the same key, which names what its cost depends on besides size. */
+export interface OpWork {
+  key: string;
+  calls: number;
+  flops: number;
+  bytes: number;
+}
+
+export interface OpSample extends OpWork {
+  seconds: number;
+}
+
+export interface OpCost {
+  secondsPerCall: number;
+  secondsPerFlop: number;
+  secondsPerByte: number;
+  /** More for each byte beyond `cacheBytes` of a step, which comes from memory. */
+  secondsPerColdByte: number;
+  cacheBytes: number;
+}
+
+/** Costs by key. */
+export type OpCosts = Readonly<Record<string, OpCost>>;
+
+/** Costs that explain the samples of every key with the least squared relative error; none is negative. */
+export function fitOps(samples: readonly OpSample[]): OpCosts {
+  const byKey = new Map<string, OpSample[]>();
+  for (const sample of samples) byKey.set(sample.key, [...(byKey.get(sample.key) ?? []), sample]);
+  return Object.fromEntries([...byKey].map(([key, own]) => [key, fitOne(own)]));
+}
+
+/** Which of the four costs a trial has; an operation has at most one of those per byte and per operation beside the call. */
+const SUBSETS = [
+  [0],
+  [1],
+  [2],
+  [0, 1],
+  [0, 2],
+  [1, 2],
+  [2, 3],
+  [1, 3],
+  [0, 1, 2],
+  [0, 2, 3],
+  [0, 1, 3],
+] as const;
+
+/** Bytes of an operation that caches may keep from step to step: trial values, the best is taken. */
+const CACHE_BYTES = [1e6, 4e6, 16e6, 64e6] as const;
+
+/** Fewer costs are preferred unless more explain the samples this much better. */
+const SIMPLER = 0.95;
+
+function fitOne(samples: readonly OpSample[]): OpCost {
+  let best = { error: Number.POSITIVE_INFINITY, costs: [0, 0, 0, 0], cacheBytes: CACHE_BYTES[0] as number };
+  for (const cacheBytes of CACHE_BYTES) {
+    const rows = samples.map((sample) => features(sample, cacheBytes).map((x) => x / sample.seconds));
+    for (const subset of SUBSETS) {
+      const found = leastSquares(rows.map((row) => subset.map((i) => row[i]!)));
+      if (!found?.every((cost) => cost >= 0 && Number.isFinite(cost))) continue;
+      const costs = [0, 0, 0, 0];
+      subset.forEach((i, at) => {
+        costs[i] = found[at]!;
+      });
+      const error = rows.reduce(
+        (sum, row) => sum + (row.reduce((n, x, i) => n + x * costs[i]!, 0) - 1) ** 2,
+        0,
+      );
+      if (error < best.error * SIMPLER) best = { error, costs, cacheBytes };
+    }
+  }
+  const [secondsPerCall, secondsPerFlop, secondsPerByte, secondsPerColdByte] = best.costs as [
+    number,
+    number,
+    number,
+    number,
+  ];
+  return { secondsPerCall, secondsPerFlop, secondsPerByte, secondsPerColdByte, cacheBytes: best.cacheBytes };
+}
+
+const features = ({ calls, flops, bytes }: OpWork, cacheBytes: number): number[] => [
+  calls,
+  flops,
+  bytes,
+  Math.max(0, bytes - cacheBytes),
+];
+
+/** x that makes A·x nearest to 1 in every row; undefined where A does not determine it. */
+function leastSquares(a: readonly (readonly number[])[]): number[] | undefined {
+  const n = a[0]!.length;
+  if (a.length < n) return undefined;
+  // Columns are scaled to unit length first: bytes and calls differ by many powers of ten.
+  const lengths = Array.from({ length: n }, (_, i) => Math.hypot(...a.map((row) => row[i]!)));
+  if (lengths.some((length) => length === 0)) return undefined;
+  const m = Array.from({ length: n }, (_, i) => [
+    ...Array.from({ length: n }, (_, j) =>
+      a.reduce((sum, row) => sum + (row[i]! / lengths[i]!) * (row[j]! / lengths[j]!), 0),
+    ),
+    a.reduce((sum, row) => sum + row[i]! / lengths[i]!, 0),
+  ]);
+  return solve(m)?.map((x, i) => x / lengths[i]!);
+}
+
+/** Gauss-Jordan with pivots; undefined where the matrix is as good as singular. */
+function solve(m: number[][]): number[] | undefined {
+  const n = m.length;
+  for (let i = 0; i < n; i++) {
+    const pivot = m.slice(i).reduce((p, row, k) => (Math.abs(row[i]!) > Math.abs(m[p]![i]!) ? k + i : p), i);
+    [m[i], m[pivot]] = [m[pivot]!, m[i]!];
+    if (Math.abs(m[i]![i]!) < 1e-9) return undefined;
+    for (let k = 0; k < n; k++) {
+      if (k === i) continue;
+      const factor = m[k]![i]! / m[i]![i]!;
+      m[k] = m[k]!.map((x, j) => x - factor * m[i]![j]!);
+    }
+  }
+  return m.map((row, i) => row[n]! / row[i]!);
+}
+
+export interface OpPrediction {
+  seconds: number;
+  /** By key. */
+  parts: { key: string; seconds: number }[];
+  /** Keys without costs, which count for nothing. */
+  unknown: string[];
+}
+
+export function predictOps(work: readonly OpWork[], costs: OpCosts): OpPrediction {
+  const parts = work.flatMap(({ key, calls, flops, bytes }) => {
+    const cost = costs[key];
+    if (!cost) return [];
+    const seconds = calls * cost.secondsPerCall + flops * cost.secondsPerFlop + bytes * cost.secondsPerByte;
+    return [{ key, seconds }];
+  });
+  return {
+    seconds: parts.reduce((sum, part) => sum + part.seconds, 0),
+    parts,
+    unknown: work.filter(({ key }) => !costs[key]).map(({ key }) => key),
+  };
+}
