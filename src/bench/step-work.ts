@@ -5,7 +5,7 @@ import type { OpSample, OpWork } from '../plan/ops.js';
 import type { ModelConfig } from '../spec/model.js';
 import type { Backend } from '../tensor/backend.js';
 import type { TrainConfig } from '../train/config.js';
-import { emptyBatch } from '../train/ledger.js';
+import { emptyBatch, measureLedger } from '../train/ledger.js';
 import { Trainer } from '../train/trainer.js';
 import { randomBatch } from './batch.js';
 import { median, secondsOf } from './measure.js';
@@ -28,7 +28,7 @@ export function countStep(config: TrainConfig, model: ModelConfig, like: Backend
 
 export interface MeasuredStep {
   seconds: number;
-  /** Peak of what the trainer holds, bytes. */
+  /** What the trainer holds at the fullest moment of a step. */
   bytes: number;
   samples: OpSample[];
 }
@@ -53,7 +53,7 @@ export function measureStep(
   }
   return {
     seconds: median(rounds.map((round) => round.seconds)),
-    bytes: trainer.pool.reservedBytes,
+    bytes: measureLedger(trainer).total,
     samples: medianSamples(rounds, config),
   };
 }
@@ -76,7 +76,7 @@ function medianSamples(
 
 function withBetween(work: readonly OpWork[]): OpWork[] {
   const sums = sumByKey(work.map((one) => ({ ...one, seconds: 0 })));
-  const calls = sums.reduce((sum, one) => sum + one.calls, 0);
+  const calls = work.reduce((sum, one) => sum + one.calls, 0);
   return [...sums, { key: BETWEEN, calls, flops: 0, bytes: 0 }];
 }
 
@@ -96,5 +96,7 @@ function workOf({ op, detail, calls, flops, bytes }: OpTime, config: TrainConfig
   const grouped = / groups/.test(detail) ? ' grouped' : '';
   // Attention is quadratic: bytes times the length stand for its products.
   const quadratic = op === 'attention' || op === 'attentionBackward' ? bytes * config.sequenceLength : flops;
-  return { key: `${op} ${kind}${grouped}`.trim(), calls, flops: quadratic, bytes };
+  // A grouped product is one for every expert.
+  const groups = Number(/(\d+) groups/.exec(detail)?.[1] ?? 1);
+  return { key: `${op} ${kind}${grouped}`.trim(), calls: calls * groups, flops: quadratic, bytes };
 }

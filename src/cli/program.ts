@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { addBench } from './bench.js';
+import { addCalibrate } from './calibrate.js';
 import { addChat } from './chat.js';
+import { addCompare } from './compare.js';
 import { addConvert } from './convert.js';
 import { addDemo } from './demo.js';
 import { guardStreams, reportFailure } from './failures.js';
@@ -52,6 +54,8 @@ export function createProgram(): Command {
   addStudy(program);
   addPlan(program);
   addPaper(program);
+  addCalibrate(program);
+  addCompare(program);
   addDemo(program);
   return program;
 }

@@ -1,3 +1,5 @@
+import type { OpCost } from '../spec/machine.js';
+
 /**
  * Time of a step as the sum of its operations, each with costs per call, per floating-point operation and per byte that
  * calibration has measured: how the machine at hand, which runs the engine itself, is estimated.
@@ -15,15 +17,6 @@ export interface OpSample extends OpWork {
   seconds: number;
 }
 
-export interface OpCost {
-  secondsPerCall: number;
-  secondsPerFlop: number;
-  secondsPerByte: number;
-  /** More for each byte beyond `cacheBytes` of a step, which comes from memory. */
-  secondsPerColdByte: number;
-  cacheBytes: number;
-}
-
 /** Costs by key. */
 export type OpCosts = Readonly<Record<string, OpCost>>;
 
@@ -34,20 +27,10 @@ export function fitOps(samples: readonly OpSample[]): OpCosts {
   return Object.fromEntries([...byKey].map(([key, own]) => [key, fitOne(own)]));
 }
 
-/** Which of the four costs a trial has; an operation has at most one of those per byte and per operation beside the call. */
-const SUBSETS = [
-  [0],
-  [1],
-  [2],
-  [0, 1],
-  [0, 2],
-  [1, 2],
-  [2, 3],
-  [1, 3],
-  [0, 1, 2],
-  [0, 2, 3],
-  [0, 1, 3],
-] as const;
+/** Which of the four costs a trial has: every choice of some. */
+const SUBSETS: readonly (readonly number[])[] = Array.from({ length: 15 }, (_, bits) =>
+  [0, 1, 2, 3].filter((i) => ((bits + 1) >> i) & 1),
+);
 
 /** Bytes of an operation that caches may keep from step to step: trial values, the best is taken. */
 const CACHE_BYTES = [1e6, 4e6, 16e6, 64e6] as const;
@@ -130,15 +113,23 @@ export interface OpPrediction {
 }
 
 export function predictOps(work: readonly OpWork[], costs: OpCosts): OpPrediction {
-  const parts = work.flatMap(({ key, calls, flops, bytes }) => {
-    const cost = costs[key];
-    if (!cost) return [];
-    const seconds = calls * cost.secondsPerCall + flops * cost.secondsPerFlop + bytes * cost.secondsPerByte;
-    return [{ key, seconds }];
+  const parts = work.flatMap((one) => {
+    const cost = costs[one.key];
+    return cost ? [{ key: one.key, seconds: opSeconds(one, cost) }] : [];
   });
   return {
     seconds: parts.reduce((sum, part) => sum + part.seconds, 0),
     parts,
     unknown: work.filter(({ key }) => !costs[key]).map(({ key }) => key),
   };
+}
+
+function opSeconds(work: OpWork, cost: OpCost): number {
+  const [calls, flops, bytes, cold] = features(work, cost.cacheBytes) as [number, number, number, number];
+  return (
+    calls * cost.secondsPerCall +
+    flops * cost.secondsPerFlop +
+    bytes * cost.secondsPerByte +
+    cold * cost.secondsPerColdByte
+  );
 }

@@ -50,6 +50,19 @@ const attentionRates = z.strictObject({
   latentShare: known,
 });
 
+const cost = z.number().nonnegative();
+
+/** Seconds of one operation of the engine, by what it does; measured by `fathom calibrate`. */
+const opCost = z.strictObject({
+  secondsPerCall: cost,
+  secondsPerFlop: cost,
+  secondsPerByte: cost,
+  /** More for each byte beyond `cacheBytes` of a step, which comes from memory. */
+  secondsPerColdByte: cost,
+  cacheBytes: cost,
+});
+export type OpCost = z.infer<typeof opCost>;
+
 const machineSchema = z.strictObject({
   name: z.string().min(1),
   device: z.strictObject({
@@ -106,6 +119,14 @@ const machineSchema = z.strictObject({
       })
       .nullable(),
   }),
+  /** Costs of the engine's own operations, where this machine runs it. */
+  engine: z
+    .strictObject({
+      threads: z.int().positive(),
+      source: z.string().min(1),
+      ops: z.record(z.string(), opCost),
+    })
+    .optional(),
 });
 export type Machine = z.infer<typeof machineSchema>;
 

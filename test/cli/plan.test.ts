@@ -83,3 +83,27 @@ describe('fathom paper', () => {
     expect(wrong.stderr).toMatch(/no part "table9"/);
   });
 });
+
+describe('fathom compare', () => {
+  it('shows what differs, and fails beyond a bound', async () => {
+    const [a, b] = [file('a.json', { step: 1, same: 2 }), file('b.json', { step: 1.2, same: 2 })];
+    const { code, stdout } = await fathom(['compare', a, b, '--within', '0.1']);
+    expect(code).toBe(1);
+    expect(stdout).toMatch(/step\s+1\s+1\.2\s+\+20\.0 %/);
+    expect(stdout).not.toContain('same');
+    expect((await fathom(['compare', a, b, '--within', '0.3'])).code).toBe(0);
+  });
+});
+
+describe('fathom calibrate', () => {
+  it('says what a file lacks that holds no calibration', async () => {
+    const { code, stderr } = await fathom([
+      'calibrate',
+      '--check',
+      '--out',
+      file('empty.json', { name: 'x' }),
+    ]);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/empty\.json: the constant device is missing/);
+  });
+});

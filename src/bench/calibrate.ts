@@ -1,0 +1,233 @@
+import { totalmem } from 'node:os';
+import { nativeBackend } from '../backend/native/index.js';
+import { fitOps, type OpSample, predictOps } from '../plan/ops.js';
+import type { Ui } from '../report/ui.js';
+import type { GemmRate, Known, Machine } from '../spec/machine.js';
+import { type ModelConfig, parseModelConfig } from '../spec/model.js';
+import { MODEL_PRESETS } from '../spec/presets.js';
+import type { Backend } from '../tensor/backend.js';
+import { parseTrainConfig, TRAIN_PRESETS, type TrainConfig } from '../train/config.js';
+import { predictLedger } from '../train/ledger.js';
+import { kernelsOf, requireAddon } from './kernels.js';
+import { type Ceilings, describeMachine, matrixPeak, measureCeilings } from './machine.js';
+import { median } from './measure.js';
+import { countStep, measureStep } from './step-work.js';
+
+/** Measures the machine at hand into a Machine file, and holds what that predicts against what is measured. */
+
+/** A training step by name of its model, number format, and sequences of so many tokens; `patch` changes the model. */
+interface StepCase {
+  model: 'tiny' | 'mini' | 'small';
+  precision: 'bf16' | 'fp8';
+  sequences: number;
+  length: number;
+  patch?: Partial<Record<keyof ModelConfig, number>>;
+}
+
+const both = (model: StepCase['model'], sequences: number, length: number): StepCase[] =>
+  (['bf16', 'fp8'] as const).map((precision) => ({ model, precision, sequences, length }));
+
+/** What costs are fitted to: three sizes of model, two of batch. */
+const FITTED: readonly StepCase[] = [
+  ...both('tiny', 4, 64),
+  ...both('tiny', 8, 256),
+  ...both('mini', 2, 128),
+  ...both('mini', 8, 256),
+  ...both('small', 1, 128),
+  ...both('small', 2, 256),
+];
+
+/** What they are held against: other batches, and models between. */
+const HELD_OUT: readonly StepCase[] = [
+  { model: 'tiny', precision: 'bf16', sequences: 2, length: 128 },
+  { model: 'tiny', precision: 'fp8', sequences: 2, length: 256 },
+  { model: 'tiny', precision: 'fp8', sequences: 16, length: 128 },
+  { model: 'tiny', precision: 'bf16', sequences: 4, length: 128, patch: { num_hidden_layers: 6 } },
+  { model: 'mini', precision: 'bf16', sequences: 4, length: 128 },
+  { model: 'mini', precision: 'bf16', sequences: 1, length: 512 },
+  { model: 'mini', precision: 'fp8', sequences: 4, length: 256 },
+  { model: 'mini', precision: 'fp8', sequences: 16, length: 64 },
+  {
+    model: 'mini',
+    precision: 'fp8',
+    sequences: 2,
+    length: 256,
+    patch: { num_hidden_layers: 4, n_routed_experts: 16 },
+  },
+  {
+    model: 'mini',
+    precision: 'bf16',
+    sequences: 4,
+    length: 128,
+    patch: { hidden_size: 384, intermediate_size: 1024 },
+  },
+  { model: 'small', precision: 'fp8', sequences: 2, length: 128 },
+  { model: 'small', precision: 'bf16', sequences: 1, length: 512 },
+  { model: 'small', precision: 'fp8', sequences: 4, length: 128, patch: { num_hidden_layers: 5 } },
+];
+
+export interface CalibrateOptions {
+  /** All CPUs by default. */
+  threads?: number;
+  /** Timed steps of each case. */
+  steps: number;
+}
+
+/**
+ * Measures ceilings and the engine's operations.
+ * @throws UserError without the addon
+ */
+export function calibrate(options: CalibrateOptions, ui: Ui): Machine {
+  const addon = requireAddon();
+  const { isa } = addon.info();
+  const threads = options.threads ?? addon.info().threads;
+  const ceilings = measureCeilings(addon, kernelsOf(addon, isa), threads);
+  const backend = nativeBackend(addon, threads, isa);
+  const samples = measureCases(FITTED, backend, options.steps, ui);
+  const { cpu, date } = describeMachine(addon, isa);
+  const source = `fathom calibrate, ${cpu}, ${threads} threads, ${date.slice(0, 10)}`;
+  return {
+    ...machineOf(cpu, ceilings, samples, source),
+    engine: { threads, source, ops: fitOps(samples) },
+  };
+}
+
+function measureCases(cases: readonly StepCase[], backend: Backend, steps: number, ui: Ui): OpSample[] {
+  const progress = ui.progress('calibrate');
+  try {
+    return cases.flatMap((one, i) => {
+      progress.update({ done: i, total: cases.length, details: [nameOf(one)] });
+      const { config, model } = prepare(one);
+      return measureStep(config, model, backend, steps).samples;
+    });
+  } finally {
+    progress.end();
+  }
+}
+
+/** One step held against its prediction. */
+export interface Prediction {
+  name: string;
+  predictedSeconds: number;
+  measuredSeconds: number;
+  /** Of the trainer's memory at the fullest moment of a step, bytes. */
+  predictedBytes: number;
+  measuredBytes: number;
+  /** predicted / measured − 1. */
+  deviation: number;
+}
+
+export interface Validation {
+  machine: string;
+  source: string;
+  predictions: Prediction[];
+  medianDeviation: number;
+  worstDeviation: number;
+  /** Median at most 10 %, worst at most 25 %. */
+  met: boolean;
+}
+
+const [MEDIAN_TARGET, WORST_TARGET] = [0.1, 0.25];
+
+/** Predicts and measures the cases that calibration has not seen. @throws UserError where the machine was not calibrated */
+export function validate(
+  machine: Machine,
+  engine: NonNullable<Machine['engine']>,
+  steps: number,
+  ui: Ui,
+): Validation {
+  const addon = requireAddon();
+  const backend = nativeBackend(addon, engine.threads, addon.info().isa);
+  const progress = ui.progress('validate');
+  const predictions = HELD_OUT.map((one, i) => {
+    progress.update({ done: i, total: HELD_OUT.length, details: [nameOf(one)] });
+    const { config, model } = prepare(one);
+    const predictedSeconds = predictStep(config, model, backend, engine.ops);
+    const measured = measureStep(config, model, backend, steps);
+    const predictedBytes = predictLedger(config, model, backend).total;
+    return {
+      name: nameOf(one),
+      predictedSeconds,
+      measuredSeconds: measured.seconds,
+      predictedBytes,
+      measuredBytes: measured.bytes,
+      deviation: predictedSeconds / measured.seconds - 1,
+    };
+  });
+  progress.end();
+  const off = predictions.map(({ deviation }) => Math.abs(deviation));
+  const [medianDeviation, worstDeviation] = [median(off), Math.max(...off)];
+  const met = medianDeviation <= MEDIAN_TARGET && worstDeviation <= WORST_TARGET;
+  return { machine: machine.name, source: engine.source, predictions, medianDeviation, worstDeviation, met };
+}
+
+/** Seconds of a training step on the calibrated machine, without computing it. */
+export const predictStep = (
+  config: TrainConfig,
+  model: ModelConfig,
+  like: Backend,
+  ops: NonNullable<Machine['engine']>['ops'],
+): number => predictOps(countStep(config, model, like), ops).seconds;
+
+function prepare({ model: name, precision, sequences, length, patch }: StepCase) {
+  const sizes = { batchSequences: sequences, sequenceLength: length, precision, microBatches: 1 };
+  const config = parseTrainConfig({ ...TRAIN_PRESETS[name], ...sizes }, `preset ${name}`);
+  return { config, model: parseModelConfig({ ...MODEL_PRESETS[name], ...patch }, `preset ${name}`) };
+}
+
+function nameOf({ model, precision, sequences, length, patch }: StepCase): string {
+  const changes = Object.entries(patch ?? {}).map(([field, value]) => `${field} ${value}`);
+  return [`${model} ${precision} ${sequences}×${length}`, ...changes].join(', ');
+}
+
+/** The constants that plans of whole clusters need: one device, no network, rates of large operations. */
+function machineOf(cpu: string, ceilings: Ceilings, samples: readonly OpSample[], source: string): Machine {
+  const known = (value: number): Known => ({ value, source });
+  const rateOf = (key: RegExp): GemmRate => {
+    const rates = samples
+      .filter((one) => key.test(one.key) && one.flops > 0)
+      .map((one) => one.flops / one.seconds);
+    return { flopsPerSecond: known(Math.max(...rates)), halfDepth: { value: 1, source: 'assumed' } };
+  };
+  const kernels = (format: string) => ({
+    forward: rateOf(new RegExp(`^gemm \\w+ ${format}$`)),
+    weightGradient: rateOf(new RegExp(`^gemmWgrad ${format}$`)),
+  });
+  const attention = {
+    points: [{ keys: 256, flopsPerSecond: matrixPeak(ceilings) / 4 }],
+    source: 'assumed: a quarter of the peak',
+    latentShare: { value: 1, source: 'assumed' },
+  };
+  return {
+    name: cpu,
+    device: {
+      memoryBytes: known(totalmem()),
+      memoryBytesPerSecond: known(ceilings.read),
+      peakFlopsPerSecond: {
+        fp32: known(ceilings.fma32),
+        bf16: known(matrixPeak(ceilings)),
+        fp8: known(matrixPeak(ceilings)),
+      },
+      units: known(ceilings.threads),
+      dollarsPerHour: { value: 0.1, source: 'assumed' },
+    },
+    node: { devices: 1, scaleUp: null, scaleOut: null },
+    kernels: {
+      gemm: {
+        bf16: kernels('bf16'),
+        fp8: kernels('e4m3'),
+        tile: { value: 16, source: 'assumed: rows of an AMX tile' },
+      },
+      attention: { forward: attention, backward: attention },
+      decodeAttentionFlopsPerSecond: {
+        value: matrixPeak(ceilings) / 4,
+        source: 'assumed: a quarter of the peak',
+      },
+      memoryShare: { value: 1, source: 'measured as reached' },
+      launchSeconds: { value: 5e-6, source: 'assumed' },
+      communicationUnits: { value: 0, source: 'one device' },
+      exchange: null,
+      smallExchange: null,
+    },
+  };
+}

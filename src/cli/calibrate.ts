@@ -1,0 +1,80 @@
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { UserError } from '../errors.js';
+import { readJsonFile, writeFileAtomicallySync, writeFully } from '../files.js';
+import { signedPercent } from '../report/numbers.js';
+import { list, table } from '../report/table.js';
+import { bytes, percent, si } from '../report/units.js';
+import { type Machine, parseMachine } from '../spec/machine.js';
+import { present } from './engine.js';
+import { integer } from './options.js';
+import { type Outcome, runs, type Session } from './session.js';
+
+interface CalibrateFlags {
+  out?: string;
+  threads?: number;
+  steps: number;
+  check?: boolean;
+}
+
+/** `fathom calibrate`. */
+export function addCalibrate(program: Command): void {
+  const command = program
+    .command('calibrate')
+    .description(
+      'measure this machine into a Machine file, which fathom plan takes and fathom train predicts with',
+    )
+    .option('--out <file>', 'the Machine file (default: machine.json in ~/.cache/fathom)')
+    .option('--threads <n>', 'threads (default: all CPUs)', integer(1, 1024))
+    .option('--steps <n>', 'timed steps of each case', integer(1), 5)
+    .option(
+      '--check',
+      'predict and measure steps that a calibration has not seen, with the file that is there',
+    );
+  runs<CalibrateFlags>(command, runCalibrate);
+}
+
+async function runCalibrate(session: Session, { out, check, ...flags }: CalibrateFlags): Promise<Outcome> {
+  const { cacheFolder } = await import('../bench/random-model.js');
+  const file = out ?? join(cacheFolder(), 'machine.json');
+  if (check) return checkFile(session, file, flags.steps);
+  const { calibrate } = await import('../bench/calibrate.js');
+  const machine = calibrate({ steps: flags.steps, ...present({ threads: flags.threads }) }, session);
+  const content = new TextEncoder().encode(`${JSON.stringify(machine, null, 2)}\n`);
+  writeFileAtomicallySync(file, (descriptor) => writeFully(descriptor, content, 0));
+  return { json: { file, machine }, text: `${machineText(machine)}\n\n${file}` };
+}
+
+/** Exit code 1 where the predictions are worse than they must be. */
+async function checkFile(session: Session, file: string, steps: number): Promise<Outcome> {
+  const { validate } = await import('../bench/calibrate.js');
+  const machine = parseMachine(readJsonFile(file), file);
+  if (!machine.engine)
+    throw new UserError(`${file} has no costs of the engine; write it with fathom calibrate`);
+  const result = validate(machine, machine.engine, steps, session);
+  if (!result.met) process.exitCode = 1;
+  const right = (title: string) => ({ title, align: 'right' as const });
+  const rows = table(
+    [{ title: 'step' }, ...['predicted', 'measured', 'deviation', 'memory predicted', 'measured'].map(right)],
+    result.predictions.map((one) => [
+      one.name,
+      si(one.predictedSeconds, 's'),
+      si(one.measuredSeconds, 's'),
+      signedPercent(one.deviation),
+      bytes(one.predictedBytes),
+      bytes(one.measuredBytes),
+    ]),
+  );
+  const verdict = `median ${percent(result.medianDeviation)} (at most 10 %), worst ${percent(result.worstDeviation)} (at most 25 %)`;
+  return { json: result, text: `${rows}\n\n${verdict}` };
+}
+
+const machineText = ({ name, device, engine }: Machine): string =>
+  list([
+    ['machine', name],
+    ['threads', String(engine?.threads)],
+    ['BF16 peak', si(device.peakFlopsPerSecond.bf16.value, 'FLOPS')],
+    ['FP32 peak', si(device.peakFlopsPerSecond.fp32?.value ?? Number.NaN, 'FLOPS')],
+    ['memory', `${bytes(device.memoryBytes.value)}, ${si(device.memoryBytesPerSecond.value, 'B/s')}`],
+    ['operations', `${Object.keys(engine?.ops ?? {}).length} kinds with costs`],
+  ]);
