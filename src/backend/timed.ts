@@ -1,4 +1,5 @@
 import type { Backend, PackedWeight, QuantizedTensor } from '../tensor/backend.js';
+import { type LatentPages, type LatentRows, PAGE_TOKENS, pageLayout } from '../tensor/latent-pages.js';
 import { Tensor } from '../tensor/tensor.js';
 
 /** Calls of one op on operands of one shape. */
@@ -58,8 +59,8 @@ function addTime(sums: Map<string, OpTime>, key: string, time: OpTime): void {
 
 function timed(op: string, run: (...values: unknown[]) => unknown, times: Map<string, OpTime>) {
   return (...values: unknown[]) => {
-    const { detail, flops } = DETAILS[op]?.(values) ?? NO_DETAIL;
-    const bytes = values.reduce<number>((sum, value) => sum + bytesIn(value), 0);
+    const { detail, flops, bytes: read = 0 } = DETAILS[op]?.(values) ?? NO_DETAIL;
+    const bytes = values.reduce<number>((sum, value) => sum + bytesIn(value), read);
     const started = performance.now();
     const result = run(...values);
     const seconds = (performance.now() - started) / 1000;
@@ -68,19 +69,24 @@ function timed(op: string, run: (...values: unknown[]) => unknown, times: Map<st
   };
 }
 
-/** Bytes of a tensor, or of the tensors that an operand such as a QuantizedTensor consists of. */
+/** Bytes of a tensor, or of the tensors that an operand such as a QuantizedTensor consists of; of a cache, which is only partly used, none. */
 function bytesIn(value: unknown): number {
   if (value instanceof Tensor) return value.data.byteLength;
-  if (typeof value !== 'object' || value === null) return 0;
+  if (typeof value !== 'object' || value === null || isPages(value)) return 0;
   return Object.values(value).reduce(
     (sum, part) => sum + (part instanceof Tensor ? part.data.byteLength : 0),
     0,
   );
 }
 
+const isPages = (value: object): value is LatentPages =>
+  'latent' in value && 'rope' in value && 'data' in value;
+
 interface Detail {
   detail: string;
   flops: number;
+  /** Bytes that the operands do not tell. */
+  bytes?: number;
 }
 
 const NO_DETAIL: Detail = { detail: '', flops: 0 };
@@ -106,6 +112,19 @@ const DETAILS: Record<string, (values: unknown[]) => Detail> = {
       detail: `${input.format} [${n}, ${m}] x [${k}]${groups > 1 ? ` in ${groups} groups` : ''}`,
       flops: 2 * m * n * k,
     };
+  },
+  latentAttention: ([, pages, rows, shape]) => {
+    const { format, latent, rope } = pages as LatentPages;
+    const { bounds, lengths } = rows as LatentRows;
+    let [seen, tokens] = [0, 0];
+    lengths.data.forEach((before, s) => {
+      const own = bounds.data[s + 1]! - bounds.data[s]!;
+      seen += own * before + (own * (own + 1)) / 2;
+      tokens += before + own;
+    });
+    const { heads } = shape as { heads: number };
+    const bytes = (tokens * pageLayout({ format, latent, rope }).bytes) / PAGE_TOKENS;
+    return { detail: format, flops: 2 * heads * seen * (2 * latent + rope), bytes };
   },
   quantize: ([x, out]) => {
     const { rows, cols } = x as Tensor;

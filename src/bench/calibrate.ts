@@ -8,6 +8,7 @@ import { MODEL_PRESETS } from '../spec/presets.js';
 import type { Backend } from '../tensor/backend.js';
 import { parseTrainConfig, TRAIN_PRESETS, type TrainConfig } from '../train/config.js';
 import { predictLedger } from '../train/ledger.js';
+import { countInference, type InferenceCase, measureInference } from './inference-work.js';
 import { kernelsOf, requireAddon } from './kernels.js';
 import { type Ceilings, describeMachine, matrixPeak, measureCeilings } from './machine.js';
 import { median } from './measure.js';
@@ -66,6 +67,48 @@ const HELD_OUT: readonly StepCase[] = [
   { model: 'small', precision: 'fp8', sequences: 4, length: 128, patch: { num_hidden_layers: 5 } },
 ];
 
+/** Prefill and decode of a model; decode takes one token of each sequence. */
+interface ServingCase extends InferenceCase {
+  model: 'tiny' | 'mini' | 'small';
+}
+
+const prefill = (model: ServingCase['model'], sequences: number, tokens: number): ServingCase => ({
+  model,
+  sequences,
+  tokens,
+  context: 0,
+});
+const decode = (model: ServingCase['model'], sequences: number, context: number): ServingCase => ({
+  model,
+  sequences,
+  tokens: 1,
+  context,
+});
+
+const FITTED_SERVING: readonly ServingCase[] = (['tiny', 'mini', 'small'] as const).flatMap((model) => [
+  prefill(model, 1, 64),
+  prefill(model, 1, 512),
+  prefill(model, 4, 256),
+  decode(model, 1, 64),
+  decode(model, 1, 900),
+  decode(model, 4, 400),
+  decode(model, 16, 64),
+  decode(model, 16, 900),
+]);
+
+const HELD_OUT_SERVING: readonly ServingCase[] = [
+  prefill('mini', 1, 200),
+  prefill('mini', 3, 128),
+  prefill('small', 2, 128),
+  decode('tiny', 8, 200),
+  decode('mini', 1, 300),
+  decode('mini', 2, 700),
+  decode('mini', 8, 200),
+  decode('mini', 12, 500),
+  decode('small', 2, 200),
+  decode('small', 8, 600),
+];
+
 export interface CalibrateOptions {
   /** All CPUs by default. */
   threads?: number;
@@ -83,7 +126,10 @@ export function calibrate(options: CalibrateOptions, ui: Ui): Machine {
   const threads = options.threads ?? addon.info().threads;
   const ceilings = measureCeilings(addon, kernelsOf(addon, isa), threads);
   const backend = nativeBackend(addon, threads, isa);
-  const samples = measureCases(FITTED, backend, options.steps, ui);
+  const samples = [
+    ...measureCases(FITTED, backend, options.steps, ui),
+    ...measureServing(FITTED_SERVING, backend, options.steps, ui),
+  ];
   const { cpu, date } = describeMachine(addon, isa);
   const source = `fathom calibrate, ${cpu}, ${threads} threads, ${date.slice(0, 10)}`;
   return {
@@ -105,14 +151,32 @@ function measureCases(cases: readonly StepCase[], backend: Backend, steps: numbe
   }
 }
 
+function measureServing(cases: readonly ServingCase[], backend: Backend, steps: number, ui: Ui): OpSample[] {
+  const progress = ui.progress('calibrate inference');
+  try {
+    return cases.flatMap((one, i) => {
+      progress.update({ done: i, total: cases.length, details: [servingName(one)] });
+      return measureInference(one, presetOf(one.model), backend, 2 * steps).samples;
+    });
+  } finally {
+    progress.end();
+  }
+}
+
+const presetOf = (name: keyof typeof MODEL_PRESETS): ModelConfig =>
+  parseModelConfig(MODEL_PRESETS[name], `preset ${name}`);
+
+const servingName = ({ model, sequences, tokens, context }: ServingCase): string =>
+  context === 0 ? `${model} prefill ${sequences}×${tokens}` : `${model} decode ${sequences} after ${context}`;
+
 /** One step held against its prediction. */
 export interface Prediction {
   name: string;
   predictedSeconds: number;
   measuredSeconds: number;
-  /** Of the trainer's memory at the fullest moment of a step, bytes. */
-  predictedBytes: number;
-  measuredBytes: number;
+  /** Of the trainer's memory at the fullest moment of a step, bytes; null for inference. */
+  predictedBytes: number | null;
+  measuredBytes: number | null;
   /** predicted / measured − 1. */
   deviation: number;
 }
@@ -139,26 +203,51 @@ export function validate(
   const addon = requireAddon();
   const backend = nativeBackend(addon, engine.threads, addon.info().isa);
   const progress = ui.progress('validate');
-  const predictions = HELD_OUT.map((one, i) => {
-    progress.update({ done: i, total: HELD_OUT.length, details: [nameOf(one)] });
-    const { config, model } = prepare(one);
-    const predictedSeconds = predictStep(config, model, backend, engine.ops);
-    const measured = measureStep(config, model, backend, steps);
-    const predictedBytes = predictLedger(config, model, backend).total;
-    return {
-      name: nameOf(one),
-      predictedSeconds,
-      measuredSeconds: measured.seconds,
-      predictedBytes,
-      measuredBytes: measured.bytes,
-      deviation: predictedSeconds / measured.seconds - 1,
-    };
+  const total = HELD_OUT.length + HELD_OUT_SERVING.length;
+  const training = HELD_OUT.map((one, done) => {
+    progress.update({ done, total, details: [nameOf(one)] });
+    return validateStep(one, backend, engine, steps);
+  });
+  const serving = HELD_OUT_SERVING.map((one, i) => {
+    progress.update({ done: HELD_OUT.length + i, total, details: [servingName(one)] });
+    return validateServing(one, backend, engine, steps);
   });
   progress.end();
+  const predictions = [...training, ...serving];
   const off = predictions.map(({ deviation }) => Math.abs(deviation));
   const [medianDeviation, worstDeviation] = [median(off), Math.max(...off)];
   const met = medianDeviation <= MEDIAN_TARGET && worstDeviation <= WORST_TARGET;
   return { machine: machine.name, source: engine.source, predictions, medianDeviation, worstDeviation, met };
+}
+
+type Engine = NonNullable<Machine['engine']>;
+
+function validateStep(one: StepCase, backend: Backend, engine: Engine, steps: number): Prediction {
+  const { config, model } = prepare(one);
+  const predictedSeconds = predictStep(config, model, backend, engine.ops);
+  const measured = measureStep(config, model, backend, steps);
+  return {
+    name: nameOf(one),
+    predictedSeconds,
+    measuredSeconds: measured.seconds,
+    predictedBytes: predictLedger(config, model, backend).total,
+    measuredBytes: measured.bytes,
+    deviation: predictedSeconds / measured.seconds - 1,
+  };
+}
+
+function validateServing(one: ServingCase, backend: Backend, engine: Engine, steps: number): Prediction {
+  const model = presetOf(one.model);
+  const predictedSeconds = predictOps(countInference(one, model, backend), engine.ops).seconds;
+  const { seconds } = measureInference(one, model, backend, 2 * steps);
+  return {
+    name: servingName(one),
+    predictedSeconds,
+    measuredSeconds: seconds,
+    predictedBytes: null,
+    measuredBytes: null,
+    deviation: predictedSeconds / seconds - 1,
+  };
 }
 
 /** Seconds of a training step on the calibrated machine, without computing it. */

@@ -23,7 +23,7 @@ export function countStep(config: TrainConfig, model: ModelConfig, like: Backend
   trainer.trainStep(batches);
   counting.reset();
   trainer.trainStep(batches);
-  return withBetween(counting.times().map((time) => workOf(time, config)));
+  return withBetween(counting.times().map((time) => workOf(time, config.sequenceLength)));
 }
 
 export interface MeasuredStep {
@@ -54,16 +54,17 @@ export function measureStep(
   return {
     seconds: median(rounds.map((round) => round.seconds)),
     bytes: measureLedger(trainer).total,
-    samples: medianSamples(rounds, config),
+    samples: medianSamples(rounds, config.sequenceLength),
   };
 }
 
-function medianSamples(
+/** Medians over rounds, by key. @param length that attention without a cache goes over */
+export function medianSamples(
   rounds: readonly { seconds: number; times: OpTime[] }[],
-  config: TrainConfig,
+  length: number,
 ): OpSample[] {
   const perRound = rounds.map(({ seconds, times }) => {
-    const sums = sumByKey(times.map((time) => ({ ...workOf(time, config), seconds: time.seconds })));
+    const sums = sumByKey(times.map((time) => ({ ...workOf(time, length), seconds: time.seconds })));
     const inside = sums.reduce((sum, one) => sum + one.seconds, 0);
     const between = withBetween(sums).at(-1)!;
     return [...sums, { ...between, seconds: Math.max(1e-9, seconds - inside) }];
@@ -74,7 +75,7 @@ function medianSamples(
   });
 }
 
-function withBetween(work: readonly OpWork[]): OpWork[] {
+export function withBetween(work: readonly OpWork[]): OpWork[] {
   const sums = sumByKey(work.map((one) => ({ ...one, seconds: 0 })));
   const calls = work.reduce((sum, one) => sum + one.calls, 0);
   return [...sums, { key: BETWEEN, calls, flops: 0, bytes: 0 }];
@@ -91,11 +92,11 @@ function sumByKey(samples: readonly OpSample[]): OpSample[] {
 }
 
 /** What an operation's cost depends on besides size: kind and format of a product, and whether experts share it. */
-function workOf({ op, detail, calls, flops, bytes }: OpTime, config: TrainConfig): OpWork {
+export function workOf({ op, detail, calls, flops, bytes }: OpTime, length: number): OpWork {
   const kind = detail.replaceAll(/ ?\[[^\]]*\]| x| of \d+ groups| in \d+ groups/g, '').trim();
   const grouped = / groups/.test(detail) ? ' grouped' : '';
   // Attention is quadratic: bytes times the length stand for its products.
-  const quadratic = op === 'attention' || op === 'attentionBackward' ? bytes * config.sequenceLength : flops;
+  const quadratic = op === 'attention' || op === 'attentionBackward' ? bytes * length : flops;
   // A grouped product is one for every expert.
   const groups = Number(/(\d+) groups/.exec(detail)?.[1] ?? 1);
   return { key: `${op} ${kind}${grouped}`.trim(), calls: calls * groups, flops: quadratic, bytes };

@@ -61,8 +61,8 @@ async function checkFile(session: Session, file: string, steps: number): Promise
       si(one.predictedSeconds, 's'),
       si(one.measuredSeconds, 's'),
       signedPercent(one.deviation),
-      bytes(one.predictedBytes),
-      bytes(one.measuredBytes),
+      one.predictedBytes === null ? '' : bytes(one.predictedBytes),
+      one.measuredBytes === null ? '' : bytes(one.measuredBytes),
     ]),
   );
   const verdict = `median ${percent(result.medianDeviation)} (at most 10 %), worst ${percent(result.worstDeviation)} (at most 25 %)`;

@@ -1,0 +1,79 @@
+import { countingBackend } from '../backend/counting.js';
+import { type OpTime, timedBackend } from '../backend/timed.js';
+import { TransformerRunner } from '../infer/model-runner.js';
+import type { StepBatch } from '../infer/runner.js';
+import { initialise } from '../model/initialise.js';
+import { Transformer } from '../model/transformer.js';
+import type { OpSample, OpWork } from '../plan/ops.js';
+import type { ModelConfig } from '../spec/model.js';
+import { RECIPES } from '../spec/precision.js';
+import type { Backend } from '../tensor/backend.js';
+import { PAGE_TOKENS } from '../tensor/latent-pages.js';
+import { median, secondsOf } from './measure.js';
+import { medianSamples, withBetween, workOf } from './step-work.js';
+
+/** The operations of a step of inference: prefill of prompts, or decoding of one token a sequence. */
+
+export interface InferenceCase {
+  sequences: number;
+  /** Tokens of each that the step takes in. */
+  tokens: number;
+  /** Tokens of each that the cache holds already. */
+  context: number;
+}
+
+/** Costs of inference are apart from those of training: other kernels, few rows. */
+const inferenceKey = (key: string): string => `inference ${key}`;
+const renamed = <T extends OpWork>(work: readonly T[]): T[] =>
+  work.map((one) => ({ ...one, key: inferenceKey(one.key) }));
+
+/** Counted on a backend that computes nothing. */
+export function countInference(one: InferenceCase, model: ModelConfig, like: Backend): OpWork[] {
+  const counting = timedBackend(countingBackend(like).backend);
+  const step = stepOf(one, new Transformer(model, counting.backend));
+  step();
+  counting.reset();
+  step();
+  return renamed(withBetween(counting.times().map((time) => workOf(time, one.tokens))));
+}
+
+/** Medians of `repeats` steps after two that warm up; random weights in BF16. */
+export function measureInference(
+  one: InferenceCase,
+  model: ModelConfig,
+  backend: Backend,
+  repeats: number,
+): { seconds: number; samples: OpSample[] } {
+  const timed = timedBackend(backend);
+  const transformer = new Transformer(model, timed.backend);
+  initialise(transformer, 0);
+  const step = stepOf(one, transformer);
+  const rounds: { seconds: number; times: OpTime[] }[] = [];
+  for (let i = 0; i < repeats + 2; i++) {
+    timed.reset();
+    const seconds = secondsOf(step);
+    if (i >= 2) rounds.push({ seconds, times: timed.times() });
+  }
+  const samples = renamed(medianSamples(rounds, one.tokens));
+  return { seconds: median(rounds.map(({ seconds }) => seconds)), samples };
+}
+
+/** A step that can be repeated: it writes the same places of the cache again. */
+function stepOf({ sequences, tokens, context }: InferenceCase, transformer: Transformer): () => void {
+  const perSequence = Math.ceil((context + tokens) / PAGE_TOKENS);
+  const runner = new TransformerRunner(transformer, {
+    recipe: RECIPES.bf16,
+    weightFormat: 'bf16',
+    cacheFormat: 'bf16',
+    pages: sequences * perSequence,
+  });
+  const range = Array.from({ length: sequences }, (_, s) => s);
+  const batch: StepBatch = {
+    tokens: Int32Array.from({ length: sequences * tokens }, (_, i) => i % transformer.config.vocab_size),
+    bounds: Int32Array.from({ length: sequences + 1 }, (_, s) => s * tokens),
+    lengths: range.map(() => context),
+    pages: range.map((s) => Int32Array.from({ length: perSequence }, (_, p) => s * perSequence + p)),
+    wanted: Int32Array.from(range, (s) => (s + 1) * tokens - 1),
+  };
+  return () => void runner.step(batch);
+}
