@@ -34,6 +34,14 @@ struct ProjectPlan {
   std::vector<ProjectTask> groups, tasks;
 };
 
+/// Bytes of the prepared tokens of all groups: a group's last block may take more than its share of a whole one.
+int64_t prepared_bytes(const StoredWeight& w, const int32_t* offsets, int64_t tokens) {
+  if (!offsets) return tokens_bytes(w, tokens);
+  int64_t bytes = 0;
+  for (int64_t g = 0; g < w.groups; ++g) bytes += round_up(tokens_bytes(w, offsets[g + 1] - offsets[g]), 64);
+  return bytes;
+}
+
 ProjectPlan plan_project(const StoredWeight& w, const int32_t* offsets, int64_t tokens, uint8_t* memory) {
   ProjectPlan plan;
   for (int64_t g = 0; g < w.groups; ++g) {
@@ -84,8 +92,7 @@ void project(const StoredWeight* w, Span x, int64_t M, Span y, Span offsets, boo
   if (bounds ? static_cast<int64_t>(offsets.length) != w->groups + 1 : w->groups != 1) {
     fail(kOp, "a weight of " + std::to_string(w->groups) + " groups needs as many offsets and one, got " + std::to_string(offsets.length));
   }
-  const int64_t prepared = tokens_bytes(*w, M) + (w->groups + 1) * 64 + tokens_bytes(*w, kTokenBlock);
-  const ProjectPlan plan = plan_project(*w, bounds, M, scratch<uint8_t>(kTokensSlot, prepared));
+  const ProjectPlan plan = plan_project(*w, bounds, M, scratch<uint8_t>(kTokensSlot, prepared_bytes(*w, bounds, M)));
   with_float_type(x, kOp, "x", M * w->k, [&](const auto* from) { prepare_groups(*w, plan.groups, from); });
   with_float_type(y, kOp, "y", M * w->n, [&](auto* to) {
     parallel_for(static_cast<int64_t>(plan.tasks.size()), [&](int64_t i) {

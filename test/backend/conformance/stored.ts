@@ -68,6 +68,8 @@ const SIZES: readonly Sizes[] = [
   { m: 67, n: [70, 9], k: 320 },
   { m: 6, n: [32, 16], k: 64, offsets: [0, 1, 1, 4, 6] },
   { m: 90, n: [24], k: 130, offsets: [0, 0, 40, 73, 90, 90] },
+  // As many short groups as attention has heads: each has a last block of its own.
+  { m: 64, n: [16], k: 64, offsets: Array.from({ length: 17 }, (_, g) => 4 * g) },
   { m: 0, n: [16], k: 32, offsets: [0, 0, 0] },
   { m: 0, n: [16], k: 32 },
 ];
