@@ -1,4 +1,5 @@
-// Both ends of the network: embedding and cross-entropy. Legend: T tokens, V vocabulary, D hidden size.
+// Both ends of the network: embedding, cross-entropy, and what choosing the next token begins with.
+// Legend: T tokens, R rows of logits, V vocabulary, D hidden size.
 #include "fast_math.h"
 #include "kernels.h"
 #include "rows.h"
@@ -138,12 +139,70 @@ void cross_entropy(const Span& logits, const Span& targets, const Span& losses, 
   });
 }
 
+/// Index of the largest of count logits, the first of several; 0 where all are NaN.
+int32_t first_largest(const float* x, int64_t count) {
+  float top = -std::numeric_limits<float>::infinity();
+  int64_t at = 0;
+  for (int64_t chunk = 0; chunk < count; chunk += kChunk) {
+    const float here = maximum(x + chunk, std::min(kChunk, count - chunk));
+    if (here > top) {
+      top = here;
+      at = chunk;
+    }
+  }
+  while (at < count && x[at] != top) ++at;
+  return static_cast<int32_t>(at < count ? at : 0);
+}
+
+/// logits f32 [R, V] -> index i32 [R].
+void argmax(const Span& logits, const Span& index) {
+  const auto rows = static_cast<int64_t>(index.length);
+  const int64_t width = rows > 0 ? static_cast<int64_t>(logits.length) / rows : 0;
+  const float* x = logits.as<float>("argmax", "logits", rows * width);
+  int32_t* out = index.as<int32_t>("argmax", "index", rows);
+  parallel_rows(rows, width, [=](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) out[r] = first_largest(x + r * width, width);
+  });
+}
+
+/// out = exp((x − peak) / temperature); returns their sum. Not a number if any logit is, or the peak is infinite.
+double softmax_row(const float* x, int64_t count, float peak, double temperature, float* out) {
+  const f32x16 factor = broadcast(static_cast<float>(kLog2E64 / temperature)), top = broadcast(peak);
+  double total = 0;
+  for (int64_t at = 0; at < count; at += kChunk) {
+    const int64_t n = std::min(kChunk, count - at);
+    write_mapped(out + at, n, [=](int64_t i, auto m) { return exp2<float>((load(x + at + i, m) - top) * factor); });
+    f32x16 sum = zero();
+    each16(n, [&](int64_t i, auto m) { sum += load(out + at + i, m); });
+    total += hsum(sum);
+  }
+  return total;
+}
+
+/// logits f32 [R, V] -> weights f32 [R, V], sums f32 [R, 2]: the largest logit and the sum of the weights.
+void softmax_weights(const Span& logits, double temperature, const Span& weights, const Span& sums) {
+  const char* op = "softmaxWeights";
+  const int64_t rows = rows_of(sums, 2, op, "sums");
+  const int64_t width = rows > 0 ? static_cast<int64_t>(logits.length) / rows : 0;
+  const float* x = logits.as<float>(op, "logits", rows * width);
+  float* y = weights.as<float>(op, "weights", rows * width);
+  float* out = sums.as<float>(op, "sums", rows * 2);
+  parallel_rows(rows, width, [=](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      out[2 * r] = maximum(x + r * width, width);
+      out[2 * r + 1] = static_cast<float>(softmax_row(x + r * width, width, out[2 * r], temperature, y + r * width));
+    }
+  });
+}
+
 }  // namespace
 
 void register_loss(const Exports& exports) {
   bind(exports, "embedding", embedding);
   bind(exports, "embeddingBackward", embedding_backward);
   bind(exports, "crossEntropy", cross_entropy);
+  bind(exports, "argmax", argmax);
+  bind(exports, "softmaxWeights", softmax_weights);
 }
 
 }  // namespace FATHOM_ISA_NS

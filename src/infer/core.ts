@@ -1,6 +1,8 @@
-import type { Tensor } from '../tensor/tensor.js';
+import type { Backend } from '../tensor/backend.js';
+import { Tensor } from '../tensor/tensor.js';
 import type { EngineStats, FinishReason } from './engine.js';
 import type { Constraint } from './grammar.js';
+import { LogitOps } from './logit-ops.js';
 import { logprobsOf } from './logprobs.js';
 import type { ModelRunner } from './runner.js';
 import { Sampler } from './sampler.js';
@@ -9,6 +11,8 @@ import type { Sequence } from './sequence.js';
 import { draftBatch, type KeptRows, keptHidden, stepBatch } from './step-batch.js';
 
 export interface CoreSettings {
+  /** What the passes over the vocabulary are computed with. */
+  backend: Backend;
   maxBatch: number;
   maxQueue: number;
   prefillTokens: number;
@@ -37,6 +41,7 @@ export class EngineCore {
   readonly scheduler: Scheduler;
   /** Whether the engine drafts. */
   readonly speculative: boolean;
+  private readonly ops: LogitOps;
   private readonly sampler: Sampler;
   private readonly counters = {
     steps: 0,
@@ -51,7 +56,8 @@ export class EngineCore {
     settings: CoreSettings,
   ) {
     this.speculative = settings.speculative && runner.draftDepth > 0;
-    this.sampler = new Sampler(runner.config.vocab_size);
+    this.ops = new LogitOps(settings.backend, runner.config.vocab_size);
+    this.sampler = new Sampler(this.ops);
     const { pages, pageTokens } = runner.cache;
     this.scheduler = new Scheduler({
       ...settings,
@@ -152,7 +158,7 @@ export class EngineCore {
     });
   }
 
-  private sampleSafely(sequence: Sequence, rows: readonly Float32Array[]): FinishReason | Error | undefined {
+  private sampleSafely(sequence: Sequence, rows: readonly Tensor[]): FinishReason | Error | undefined {
     try {
       return this.sample(sequence, rows);
     } catch (error) {
@@ -160,24 +166,21 @@ export class EngineCore {
     }
   }
 
-  /** The next token, and the one after it where the drafted token is right. @param rows f32 [V] each */
-  private sample(sequence: Sequence, rows: readonly Float32Array[]): FinishReason | undefined {
+  /** The next token, and the one after it where the drafted token is right. @param rows f32 [1, V] each */
+  private sample(sequence: Sequence, rows: readonly Tensor[]): FinishReason | undefined {
     const { draft, random, history, settings } = sequence;
     if (!draft) return this.sampleOne(sequence, rows[0]!);
     sequence.draft = undefined;
-    this.countDraft(sequence);
     const before = this.raw(sequence, rows[0]!);
     const found = this.sampler.verify(draft, rows[0]!, settings.sampling, history, random);
+    this.countDraft(sequence, found.accepted);
     const ends = this.push(sequence, found.token, before);
-    if (!found.accepted) return ends;
-    sequence.acceptedTokens++;
-    this.counters.acceptedTokens++;
-    if (ends) return ends;
+    if (!found.accepted || ends) return ends;
     sequence.cached++;
     return this.sampleOne(sequence, rows[1]!);
   }
 
-  private sampleOne(sequence: Sequence, logits: Float32Array): FinishReason | undefined {
+  private sampleOne(sequence: Sequence, logits: Tensor): FinishReason | undefined {
     const { random, history, settings } = sequence;
     const before = this.raw(sequence, logits);
     const mask = settings.constraint?.mask;
@@ -185,19 +188,20 @@ export class EngineCore {
   }
 
   /** The logits as the model gave them, where log-probabilities are wanted: sampling overwrites them. */
-  private raw({ settings }: Sequence, logits: Float32Array): Float32Array | undefined {
-    return settings.logprobs === undefined ? undefined : logits.slice();
+  private raw({ settings }: Sequence, logits: Tensor): Tensor | undefined {
+    return settings.logprobs === undefined ? undefined : Tensor.f32(logits.shape, logits.data);
   }
 
-  private push(sequence: Sequence, id: number, raw: Float32Array | undefined): FinishReason | undefined {
+  private push(sequence: Sequence, id: number, raw: Tensor | undefined): FinishReason | undefined {
     this.counters.generatedTokens++;
-    const logprobs = raw ? logprobsOf(raw, id, sequence.settings.logprobs!) : undefined;
+    const logprobs = raw ? logprobsOf(this.ops, raw, id, sequence.settings.logprobs!) : undefined;
     return sequence.push({ id, logprobs });
   }
 
-  private countDraft(sequence: Sequence): void {
-    sequence.draftedTokens++;
+  private countDraft(sequence: Sequence, accepted: boolean): void {
+    sequence.drafted(accepted);
     this.counters.draftedTokens++;
+    if (accepted) this.counters.acceptedTokens++;
   }
 
   /** Takes the MTP module over the kept rows and draws the drafts. @param hidden [M, D] of the step */
@@ -216,5 +220,4 @@ export class EngineCore {
 }
 
 /** Row of logits [rows, V]; may be overwritten. */
-const rowOf = (logits: Tensor, row: number): Float32Array =>
-  logits.rowsView(row, row + 1).data as Float32Array;
+const rowOf = (logits: Tensor, row: number): Tensor => logits.rowsView(row, row + 1);

@@ -16,8 +16,7 @@ export class EventQueue implements AsyncIterableIterator<GenerateEvent> {
   push(event: GenerateEvent): void {
     if (this.ended) return;
     const last = this.events.at(-1);
-    if (event.type === 'text' && last?.type === 'text')
-      this.events[this.events.length - 1] = join(last, event);
+    if (event.type === 'text' && last?.type === 'text') join(last, event);
     else this.events.push(event);
     this.ended = event.type === 'done';
     this.wake?.();
@@ -63,7 +62,9 @@ export class EventQueue implements AsyncIterableIterator<GenerateEvent> {
 
 type TextEvent = Extract<GenerateEvent, { type: 'text' }>;
 
-function join(a: TextEvent, b: TextEvent): TextEvent {
-  const joined = { type: 'text' as const, text: a.text + b.text, ids: [...a.ids, ...b.ids] };
-  return a.tokens || b.tokens ? { ...joined, tokens: [...(a.tokens ?? []), ...(b.tokens ?? [])] } : joined;
+/** Adds `more` to an event that nobody has read. */
+function join(event: TextEvent, more: TextEvent): void {
+  event.text += more.text;
+  event.ids.push(...more.ids);
+  if (more.tokens) event.tokens = [...(event.tokens ?? []), ...more.tokens];
 }

@@ -1,4 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { Backend } from '../tensor/backend.js';
 import type { Tokenizer } from '../text/tokenizer.js';
 import { Call } from './call.js';
 import { EngineCore } from './core.js';
@@ -18,6 +19,7 @@ import type { ModelRunner } from './runner.js';
 /** What an engine is made of. */
 export interface LocalEngineParts {
   runner: ModelRunner;
+  backend: Backend;
   tokenizer: Tokenizer;
   info: Omit<EngineInfo, 'speculative'>;
   /** Tokens that end a text. */

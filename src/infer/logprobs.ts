@@ -1,20 +1,22 @@
-import { argmax, largest } from './select.js';
+import type { Tensor } from '../tensor/tensor.js';
+import type { LogitOps } from './logit-ops.js';
+import { largest } from './select.js';
 
 export interface IdLogprob {
   id: number;
   logprob: number;
 }
 
-/** log p of a token under logits f32 [V], and the `count` most likely tokens: log softmax in double precision. */
+/** log p of a token under logits f32 [1, V], and the `count` most likely tokens. */
 export function logprobsOf(
-  logits: Float32Array,
+  ops: LogitOps,
+  logits: Tensor,
   id: number,
   count: number,
 ): IdLogprob & { top: IdLogprob[] } {
-  const peak = logits[argmax(logits)]!;
-  let sum = 0;
-  for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i]! - peak);
-  const logSumExp = peak + Math.log(sum);
-  const of = (token: number): IdLogprob => ({ id: token, logprob: logits[token]! - logSumExp });
-  return { ...of(id), top: Array.from(largest(logits, count), of) };
+  const { peak, total } = ops.weights(logits, 1);
+  const logSumExp = peak + Math.log(total);
+  const values = logits.data as Float32Array;
+  const of = (token: number): IdLogprob => ({ id: token, logprob: values[token]! - logSumExp });
+  return { ...of(id), top: Array.from(largest(values, count), of) };
 }

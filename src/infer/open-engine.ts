@@ -42,13 +42,14 @@ export function openLocalEngine(folder: string, options: EngineOptions): LocalEn
   const tokenizer = Tokenizer.fromFolder(folder);
   checkVocabulary(folder, tokenizer, config.vocab_size);
   const { endTokens, sampling } = readGenerationConfig(folder, tokenizer);
-  const { name: backend } = selectBackend(options.backend ?? 'auto', options.threads);
+  const backend = selectBackend(options.backend ?? 'auto', options.threads);
   // What drafts save is reading weights, of which the reference backend does not notice anything.
-  const speculative = options.speculative ?? backend === 'native';
+  const speculative = options.speculative ?? backend.name === 'native';
   const runner = openRunner(folder, { ...options, speculative, cacheTokens });
   const { cache, weightFormat, weightBytes } = runner;
   return new LocalEngine({
     runner,
+    backend,
     tokenizer,
     endTokens,
     speculative,
@@ -68,8 +69,8 @@ export function openLocalEngine(folder: string, options: EngineOptions): LocalEn
       cacheFormat: cache.format,
       cacheBytesPerToken: cache.bytesPerToken,
       cacheTokens: cache.pages * cache.pageTokens,
-      backend,
-      threads: backend === 'native' ? loadAddon()!.info().threads : 1,
+      backend: backend.name,
+      threads: backend.name === 'native' ? loadAddon()!.info().threads : 1,
     },
   });
 }

@@ -3,20 +3,6 @@
  * how the work is done. Legend: V values.
  */
 
-/** Index of the largest value, the first of several. */
-export function argmax(values: ArrayLike<number>): number {
-  let best = 0;
-  let largest = values[0]!;
-  for (let i = 1; i < values.length; i++) {
-    const value = values[i]!;
-    if (value > largest) {
-      largest = value;
-      best = i;
-    }
-  }
-  return best;
-}
-
 /** Indices of the `count` largest values, largest first: a heap of the best so far, most values fail its first test. */
 export function largest(values: Float32Array, count: number): Int32Array {
   const size = Math.min(count, values.length);
@@ -24,11 +10,14 @@ export function largest(values: Float32Array, count: number): Int32Array {
   if (size === 0) return heap;
   for (let i = 0; i < size; i++) heap[i] = i;
   for (let i = (size >> 1) - 1; i >= 0; i--) sink(heap, values, i);
+  let least = values[heap[0]!]!;
   for (let i = size; i < values.length; i++) {
     // Of equal values the earlier one stays.
-    if (values[i]! <= values[heap[0]!]!) continue;
-    heap[0] = i;
-    sink(heap, values, 0);
+    if (values[i]! > least) {
+      heap[0] = i;
+      sink(heap, values, 0);
+      least = values[heap[0]!]!;
+    }
   }
   return heap.sort((a, b) => values[b]! - values[a]! || a - b);
 }
@@ -51,41 +40,34 @@ function sink(heap: Int32Array, values: Float32Array, from: number): void {
   heap[at] = moved;
 }
 
-/** Steps of the histogram over log-weights; borders fall into one of them, whose members are sorted. */
-const BUCKETS = 1024;
+/** A weight's bucket is its FP32 exponent and so many leading bits of its fraction: equal order, no arithmetic. */
+const FRACTION_BITS = 4;
+const SHIFT = 23 - FRACTION_BITS;
+/** Weights are at most 1, the exponent of which is 127. */
+const BUCKETS = (127 << FRACTION_BITS) + 1;
 
 /**
- * Marks the smallest set of the largest weights that sums to at least `share` of `total`: the nucleus
- * [arXiv 1904.09751]. A weight below total·(1 − share)/V cannot be in it: all such weights together are less than
- * what may be left out. The rest is counted into a histogram of log-weights, and only the bucket with the border is sorted.
- * @param depths f32 [V]: −ln of the weights over the largest weight, ≥ 0
- * @param weights f32 [V] with sum `total`, the largest being 1
- * @returns ascending indices
+ * The smallest set of the largest weights that sums to at least `share` of `total`: the nucleus [arXiv 1904.09751].
+ * Weights are counted into a histogram by size, and only the bucket that the border falls into is sorted.
+ * @param weights f32 [V] from 0 to 1, with sum `total`
+ * @returns ascending indices, one at least
  */
-export function nucleus(
-  depths: Float32Array,
-  weights: Float32Array,
-  total: number,
-  share: number,
-): Int32Array {
-  const deepest = Math.log(weights.length / (total * Math.max(1 - share, Number.EPSILON)));
-  // A hair more, for the rounding of the depths.
-  const scale = BUCKETS / (Math.max(deepest, 0) * (1 + 1e-6) + 1e-6);
+export function nucleus(weights: Float32Array, total: number, share: number): Int32Array {
+  // The same memory as integers: of floats that are not negative these have the same order.
+  const bits = new Uint32Array(weights.buffer, weights.byteOffset, weights.length);
   const mass = new Float64Array(BUCKETS);
-  for (let i = 0; i < weights.length; i++) {
-    const bucket = depths[i]! * scale;
-    if (bucket < BUCKETS) mass[bucket | 0]! += weights[i]!;
-  }
-  const { border, before } = borderOf(mass, share * total);
+  for (let i = 0; i < bits.length; i++) mass[bits[i]! >>> SHIFT]! += weights[i]!;
+  const { border, above } = borderOf(mass, share * total);
   const inside: number[] = [];
   const onBorder: number[] = [];
-  for (let i = 0; i < weights.length; i++) {
-    const bucket = depths[i]! * scale;
-    if (bucket < border) inside.push(i);
-    else if (bucket < border + 1) onBorder.push(i);
+  for (let i = 0; i < bits.length; i++) {
+    const bucket = bits[i]! >>> SHIFT;
+    if (bucket < border) continue;
+    if (bucket > border) inside.push(i);
+    else onBorder.push(i);
   }
-  onBorder.sort((a, b) => depths[a]! - depths[b]! || a - b);
-  let sum = before;
+  onBorder.sort((a, b) => weights[b]! - weights[a]! || a - b);
+  let sum = above;
   for (const i of onBorder) {
     if (sum >= share * total && inside.length > 0) break;
     inside.push(i);
@@ -94,12 +76,12 @@ export function nucleus(
   return Int32Array.from(inside).sort();
 }
 
-/** The bucket in which the sum from the first one on reaches `enough`, and the sum before it. */
-function borderOf(mass: Float64Array, enough: number): { border: number; before: number } {
-  let before = 0;
-  for (let border = 0; border < mass.length; border++) {
-    if (before + mass[border]! >= enough) return { border, before };
-    before += mass[border]!;
+/** The bucket in which the sum from the largest on reaches `enough`, and the sum of those above it. */
+function borderOf(mass: Float64Array, enough: number): { border: number; above: number } {
+  let above = 0;
+  for (let border = BUCKETS - 1; border > 0; border--) {
+    if (above + mass[border]! >= enough && mass[border]! > 0) return { border, above };
+    above += mass[border]!;
   }
-  return { border: mass.length - 1, before: before - mass[mass.length - 1]! };
+  return { border: 0, above };
 }

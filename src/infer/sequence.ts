@@ -36,6 +36,16 @@ export interface SequenceSettings {
   constraint: Constraint | undefined;
 }
 
+/**
+ * A second row in a step and the MTP module cost about half a step more for a model of experts at batch 1 (assumed), so
+ * drafts pay where at least half of them are right. Judged by the sequence's own drafts alone: whoever else runs, it
+ * decides the same.
+ */
+const LEAST_ACCEPTANCE = 0.5;
+/** Drafts of a trial, and tokens without drafts after one that failed. Assumed: a trial takes a tenth of the time then. */
+const TRIAL = 32;
+const PAUSE = 256;
+
 /** One running or waiting request, as token ids. */
 export class Sequence {
   /** Prompt and continuation. */
@@ -58,7 +68,12 @@ export class Sequence {
   order = -1;
   /** `new` until it runs for the first time; `waiting` when its pages were given to others meanwhile. */
   state: 'new' | 'waiting' | 'running' | 'ended' = 'new';
+  /** Drafts since the last verdict. */
+  private trial = { drafted: 0, accepted: 0 };
+  /** Length from which on drafts are made again. */
+  private pausedUntil = 0;
   private readonly counts = new Map<number, number>();
+  private readonly seen: Set<number>;
 
   constructor(
     readonly settings: SequenceSettings,
@@ -66,7 +81,12 @@ export class Sequence {
   ) {
     this.tokens = new TokenList(settings.prompt);
     this.random = new Random(settings.seed);
-    this.history = { prompt: settings.prompt, continuation: this.counts };
+    this.seen = new Set(this.penalises ? settings.prompt : []);
+    this.history = { seen: this.seen, continuation: this.counts };
+  }
+
+  private get penalises(): boolean {
+    return this.settings.sampling.repetitionPenalty !== 1;
   }
 
   /** Tokens of the continuation. */
@@ -79,9 +99,21 @@ export class Sequence {
     return this.tokens.length - this.cached;
   }
 
-  /** Whether drafting may pay: at least two more tokens are wanted, and no grammar decides over each. */
+  /** Whether drafting may pay: it has lately, at least two more tokens are wanted, and no grammar decides over each. */
   get mayDraft(): boolean {
-    return !this.settings.constraint && this.tokens.length + 2 <= this.settings.maxLength;
+    const { constraint, maxLength } = this.settings;
+    return !constraint && this.tokens.length + 2 <= maxLength && this.tokens.length >= this.pausedUntil;
+  }
+
+  /** Notes how a draft went; drafting pauses after a trial in which too few were right. */
+  drafted(accepted: boolean): void {
+    this.draftedTokens++;
+    if (accepted) this.acceptedTokens++;
+    this.trial.drafted++;
+    if (accepted) this.trial.accepted++;
+    if (this.trial.drafted < TRIAL) return;
+    if (this.trial.accepted < TRIAL * LEAST_ACCEPTANCE) this.pausedUntil = this.tokens.length + PAUSE;
+    this.trial = { drafted: 0, accepted: 0 };
   }
 
   /** Takes a sampled token. @returns why the sequence ends with it, if it does */
@@ -91,6 +123,7 @@ export class Sequence {
     constraint?.accept(token.id);
     this.tokens.push(token.id);
     this.counts.set(token.id, (this.counts.get(token.id) ?? 0) + 1);
+    if (this.penalises) this.seen.add(token.id);
     const stopped = this.sink.token(token);
     if (stopped) return 'stop';
     return this.tokens.length >= maxLength ? 'length' : undefined;

@@ -274,6 +274,13 @@ export interface Backend extends InferenceOps {
     dlogits: Tensor | undefined,
     gradientScale: number,
   ): void;
+  /** index i32 [R] = place of the largest of each row of logits f32 [R, V], the first of several; NaN is less than all. */
+  argmax(logits: Tensor, index: Tensor): void;
+  /**
+   * Softmax before it is normalised: weights f32 [R, V] = exp((logits − peak)/temperature), sums f32 [R, 2] = the row's
+   * largest logit `peak` and Σ weights. A sum is no number where a logit is none, or where the peak is infinite.
+   */
+  softmaxWeights(logits: Tensor, temperature: number, weights: Tensor, sums: Tensor): void;
   /** out f32 [1] = Σ x², in f64 inside and in a fixed order. Not finite if any element is not. */
   sumOfSquares(x: Tensor, out: Tensor): void;
   /** Decoupled weight decay [arXiv 1711.05101]. parameter, gradient f32; moments f32 or bf16 (rounded to nearest even). */

@@ -7,6 +7,7 @@ import { latentOps } from './conformance/latents.js';
 import { linearOps } from './conformance/linear.js';
 import { moeOps } from './conformance/moe.js';
 import { rowOps } from './conformance/rows.js';
+import { samplingOps } from './conformance/sampling.js';
 import { storedOps } from './conformance/stored.js';
 
 /** What to leave out, by op, with the reason, which is printed. */
@@ -17,7 +18,7 @@ let suite: Map<string, (Case | Rule)[]> | undefined;
 
 function collect(): Map<string, (Case | Rule)[]> {
   const byOp = new Map<string, (Case | Rule)[]>();
-  for (const family of [linearOps, rowOps, attentionOps, latentOps, moeOps, endOps, storedOps]) {
+  for (const family of [linearOps, rowOps, attentionOps, latentOps, moeOps, endOps, samplingOps, storedOps]) {
     for (const test of family()) byOp.set(test.op, [...(byOp.get(test.op) ?? []), test]);
   }
   return byOp;

@@ -1,3 +1,4 @@
+import { referenceBackend } from '../../src/backend/reference/index.js';
 import { type CoreSettings, EngineCore } from '../../src/infer/core.js';
 import type { FinishReason, SamplingOptions } from '../../src/infer/engine.js';
 import type { ModelRunner } from '../../src/infer/runner.js';
@@ -53,6 +54,7 @@ export class CheckedCore {
     settings: Partial<CoreSettings> = {},
   ) {
     this.core = new EngineCore(runner, {
+      backend: referenceBackend,
       maxBatch: 8,
       maxQueue: 1000,
       prefillTokens: 16,

@@ -1,20 +1,23 @@
 import { describe, expect, it } from 'vitest';
+import { referenceBackend } from '../../src/backend/reference/index.js';
 import type { SamplingOptions } from '../../src/infer/engine.js';
+import { LogitOps } from '../../src/infer/logit-ops.js';
 import { Sampler } from '../../src/infer/sampler.js';
 import { resolveSampling } from '../../src/infer/sampling-options.js';
+import { Tensor } from '../../src/tensor/tensor.js';
 import { CheckedCore } from './core-run.js';
 import { FakeRunner } from './fake-runner.js';
 
 const V = 6;
 const PROMPT = [1, 2, 3];
 const LENGTH = 4;
-const DRAWS = 12_000;
+const DRAWS = 5000;
 /** The last two tokens decide the next one, so that the chances of every continuation can be listed. */
 const MODEL = { vocabulary: V, memory: 2, drafts: true, noise: 1, spread: 1.5, pages: 400 };
 
 /** Probability of each continuation of `LENGTH` tokens by plain sampling, token by token. */
 function chances(runner: FakeRunner, options: SamplingOptions): Map<string, number> {
-  const sampler = new Sampler(V);
+  const sampler = new Sampler(new LogitOps(referenceBackend, V));
   const sampling = resolveSampling(options, V);
   const found = new Map<string, number>();
   const visit = (tokens: number[], p: number): void => {
@@ -24,8 +27,8 @@ function chances(runner: FakeRunner, options: SamplingOptions): Map<string, numb
     }
     const continuation = new Map<number, number>();
     for (const token of tokens) continuation.set(token, (continuation.get(token) ?? 0) + 1);
-    const history = { prompt: Int32Array.from(PROMPT), continuation };
-    const logits = runner.logits([...PROMPT, ...tokens]);
+    const history = { seen: new Set([...PROMPT, ...tokens]), continuation };
+    const logits = Tensor.f32([1, V], runner.logits([...PROMPT, ...tokens]));
     const { ids, weights, total } = sampler.distribution(logits, sampling, history);
     const next = Array.from(weights, (weight, i) => [ids ? ids[i]! : i, weight / total] as const);
     for (const [token, share] of next) if (share > 0) visit([...tokens, token], p * share);
@@ -93,6 +96,15 @@ describe('speculative sampling', () => {
     // The prompt gives the first token, each of 50 steps two more.
     expect(runner.steps).toHaveLength(51);
     expect([sequence.draftedTokens, sequence.acceptedTokens]).toEqual([50, 50]);
+  });
+
+  it('pauses where drafts are wrong too often, for a time', () => {
+    const core = new CheckedCore(new FakeRunner({ ...MODEL, noise: 50 }));
+    const { sequence } = core.submit({ prompt: PROMPT, maxTokens: 500, seed: 1, temperature: 0 });
+    core.finish();
+    const { draftedTokens, acceptedTokens } = sequence;
+    // 32 drafts, 256 tokens without, and again.
+    expect([draftedTokens, acceptedTokens < 32]).toEqual([64, true]);
   });
 
   it('takes no more tokens than were asked for', () => {

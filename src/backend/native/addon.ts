@@ -197,6 +197,8 @@ export interface Kernels {
     vocabulary: number,
     scale: number,
   ): void;
+  argmax(logits: Data, index: Data): void;
+  softmaxWeights(logits: Data, temperature: number, weights: Data, sums: Data): void;
   sumOfSquares(x: Data, out: Data): void;
   adamw(
     parameter: Data,

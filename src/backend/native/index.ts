@@ -236,13 +236,18 @@ function expertOps(
 
 function endOps(
   kernels: Kernels,
-): Part<'embedding' | 'embeddingBackward' | 'crossEntropy' | 'sumOfSquares' | 'adamw'> {
+): Part<
+  'embedding' | 'embeddingBackward' | 'crossEntropy' | 'argmax' | 'softmaxWeights' | 'sumOfSquares' | 'adamw'
+> {
   return {
     embedding: (ids, table, y) => kernels.embedding(ids.data, table.data, y.data, table.cols),
     embeddingBackward: (ids, dy, dtable) =>
       kernels.embeddingBackward(ids.data, dy.data, dtable.data, dy.cols),
     crossEntropy: (logits, targets, losses, dlogits, gradientScale) =>
       kernels.crossEntropy(logits.data, targets.data, losses.data, dlogits?.data, logits.cols, gradientScale),
+    argmax: (logits, index) => kernels.argmax(logits.data, index.data),
+    softmaxWeights: (logits, temperature, weights, sums) =>
+      kernels.softmaxWeights(logits.data, temperature, weights.data, sums.data),
     sumOfSquares: (x, out) => kernels.sumOfSquares(x.data, out.data),
     adamw: (parameter, gradient, m, v, step) =>
       kernels.adamw(

@@ -9,6 +9,7 @@ import { rmsNorm, rmsNormBackward } from './norm.js';
 import { adamw, sumOfSquares } from './optimizer.js';
 import { dequantize, packedSizes, packWeight, quantize } from './quantize.js';
 import { rope } from './rope.js';
+import { argmax, softmaxWeights } from './sampling.js';
 import { forgetPages, mapFile, project, residentBytes, storeWeight } from './stored.js';
 import { throughWire } from './wire.js';
 
@@ -55,6 +56,8 @@ export const referenceBackend: Backend = {
   embedding,
   embeddingBackward,
   crossEntropy,
+  argmax,
+  softmaxWeights,
   sumOfSquares,
   adamw,
 
