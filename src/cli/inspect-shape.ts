@@ -4,19 +4,8 @@ import { countShape, MODEL_PARTS, type ModelPart } from '../plan/parameters.js';
 import { list, table } from '../report/table.js';
 import { bytes, count } from '../report/units.js';
 import type { ModelShape } from '../spec/shape.js';
+import { PART_NAMES } from './part-names.js';
 import type { Outcome } from './session.js';
-
-const PART_NAMES: Record<ModelPart, string> = {
-  embedding: 'embedding',
-  attention: 'attention',
-  denseMlp: 'dense MLP',
-  sharedExperts: 'shared experts',
-  routedExperts: 'routed experts',
-  gate: 'gates',
-  norms: 'norms',
-  head: 'output head',
-  mtp: 'MTP modules',
-};
 
 /** Parameters and cache of a shape, for machines and for people. */
 export function inspectShape(source: string, shape: ModelShape): Outcome {

@@ -12,6 +12,7 @@ import { MODEL_PRESETS, type ModelPreset } from '../spec/presets.js';
 import { PUBLIC_MODELS, type PublicModelName } from '../spec/public-models.js';
 import type { CacheFormat } from '../spec/serving.js';
 import { shapeOfConfig } from '../spec/shape.js';
+import { PART_NAMES } from './part-names.js';
 import { type Outcome, runs, type Session } from './session.js';
 
 /** Everything that has a name here. */
@@ -84,17 +85,9 @@ function bytesByPart(tensors: ModelSummary['tensors']): Record<string, number> {
 
 // ---- Text -----------------------------------------------------------------------------------------------------
 
-const PART_NAMES: Record<Part | 'other' | 'mtp', string> = {
-  embedding: 'embedding',
-  attention: 'attention',
-  denseMlp: 'dense MLP',
-  sharedExperts: 'shared experts',
-  routedExperts: 'routed experts',
-  gate: 'gates',
-  norms: 'norms',
+const TENSOR_PARTS: Record<Part | 'other' | 'mtp', string> = {
+  ...PART_NAMES,
   mtpProjection: 'MTP projections',
-  head: 'output head',
-  mtp: 'MTP modules',
   other: 'other tensors',
 };
 
@@ -153,7 +146,7 @@ function partTable({ parameters, tensors }: ModelSummary): string {
   const counts = { ...parameters.byPart, mtp: parameters.mtp, other: { total: 0, active: 0 } };
   const rows = Object.entries(stored).map(([key, size]) => {
     const { total, active } = counts[key as keyof typeof counts];
-    return [PART_NAMES[key as keyof typeof PART_NAMES], count(total), count(active), bytes(size)];
+    return [TENSOR_PARTS[key as keyof typeof TENSOR_PARTS], count(total), count(active), bytes(size)];
   });
   const right = (title: string) => ({ title, align: 'right' as const });
   return table([{ title: 'part' }, right('parameters'), right('active'), right('bytes')], rows);

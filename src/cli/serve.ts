@@ -1,28 +1,23 @@
 import { type Command, Option } from 'commander';
-import type { EngineOptions } from '../infer/engine.js';
 import { duration } from '../report/units.js';
 import type { ServedModel } from '../serve/model.js';
 import type { ApiServer, ServerOptions } from '../serve/server.js';
-import { CACHE_FORMATS, type CacheFormat, WEIGHT_FORMATS, type WeightFormat } from '../spec/serving.js';
-import { addEngineOptions, type EngineFlags, present } from './engine.js';
+import { present } from './engine.js';
+import { addInferenceOptions, engineOptions, type InferenceFlags } from './inference.js';
 import { integer, real } from './options.js';
 import { type Outcome, runs, type Session } from './session.js';
 
-interface ServeFlags extends EngineFlags {
+interface ServeFlags extends InferenceFlags {
   host: string;
   port: number;
   apiKey?: string;
   allowPublic?: boolean;
   corsOrigin?: string;
   modelName?: string;
-  ctx?: number;
   maxBatch: number;
   maxQueue: number;
   timeout: number;
-  weights?: WeightFormat;
-  cache?: CacheFormat;
   cacheTokens?: number;
-  speculative: boolean;
 }
 
 /** `fathom serve DIR`. */
@@ -33,7 +28,7 @@ export function addServe(program: Command): void {
     .argument('<dir>', 'a checkpoint folder with its tokenizer');
   addNetworkOptions(command);
   addModelOptions(command);
-  runs<ServeFlags>(addEngineOptions(command), async (session, flags, [folder]) => {
+  runs<ServeFlags>(addInferenceOptions(command), async (session, flags, [folder]) => {
     const { ApiServer, checkExposure } = await import('../serve/server.js');
     checkExposure(flags.host, flags.apiKey, flags.allowPublic ?? false);
     const model = await openModel(folder!, flags);
@@ -88,17 +83,9 @@ function addNetworkOptions(command: Command): void {
 function addModelOptions(command: Command): void {
   command
     .option('--model-name <id>', "the model's name in the API (default: that of its folder)")
-    .option('--ctx <n>', "longest sequence in tokens (default: the model's own limit)", integer(1))
-    .addOption(
-      new Option('--weights <format>', 'how weights are kept (default: as stored)').choices(WEIGHT_FORMATS),
-    )
-    .addOption(
-      new Option('--cache <format>', 'how the latent cache is kept (default: bf16)').choices(CACHE_FORMATS),
-    )
     .option('--cache-tokens <n>', 'tokens that the cache holds over all sequences', integer(1))
     .option('--max-batch <n>', 'sequences that are generated together at most', integer(1, 4096), 64)
-    .option('--max-queue <n>', 'sequences that wait at most; others get 429', integer(0, 100_000), 256)
-    .option('--no-speculative', "do not draft with the model's own MTP module");
+    .option('--max-queue <n>', 'sequences that wait at most; others get 429', integer(0, 100_000), 256);
 }
 
 /** The engine computes and prompts are read in threads of their own, so that this one is free for the network. */
@@ -108,7 +95,13 @@ async function openModel(folder: string, flags: ServeFlags): Promise<ServedModel
   const reading = ThreadedPrompts.open(folder);
   // Where both fail, the engine tells more.
   reading.catch(() => {});
-  const engine = await openEngineInWorker(folder, engineOptions(flags));
+  const { cacheTokens, maxBatch, maxQueue } = flags;
+  const engine = await openEngineInWorker(folder, {
+    ...engineOptions(flags),
+    ...present({ cacheTokens }),
+    maxBatch,
+    maxQueue,
+  });
   try {
     return { id: flags.modelName ?? engine.info.name, engine, prompts: await reading };
   } catch (error) {
@@ -116,20 +109,6 @@ async function openModel(folder: string, flags: ServeFlags): Promise<ServedModel
     throw error;
   }
 }
-
-const engineOptions = (flags: ServeFlags): EngineOptions => ({
-  ...present({
-    weights: flags.weights,
-    cache: flags.cache,
-    cacheTokens: flags.cacheTokens,
-    contextTokens: flags.ctx,
-    backend: flags.backend,
-    threads: flags.threads,
-  }),
-  maxBatch: flags.maxBatch,
-  maxQueue: flags.maxQueue,
-  ...(flags.speculative ? {} : { speculative: false }),
-});
 
 /** Resolves with the first signal that ends a server; with the second one the process exits at once. */
 function stopSignal(): Promise<void> {

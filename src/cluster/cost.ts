@@ -36,17 +36,20 @@ export function costOf(network: Network, radix: number, prices: Prices): Network
   const switchWatts = switches * (prices.switchWatts + prices.wattsPerPort * radix);
   const fabric = cablesOf(network, FABRIC_CABLE, lengths, prices);
   const endpointCables = cablesOf(network, ENDPOINT_CABLE, lengths, prices);
+  const endpoints = network.nics.length;
+  const links = countCables(network, FABRIC_CABLE);
+  return totalCost({ endpoints, switches, links, switchDollars, switchWatts, fabric, endpointCables });
+}
+
+type CostParts = Omit<NetworkCost, 'dollars' | 'dollarsPerEndpoint' | 'watts' | 'wattsPerEndpoint'>;
+
+/** The parts with their sums. */
+export function totalCost(parts: CostParts): NetworkCost {
+  const { endpoints, switchDollars, switchWatts, fabric, endpointCables } = parts;
   const dollars = switchDollars + fabric.dollars + endpointCables.dollars;
   const watts = switchWatts + fabric.watts + endpointCables.watts;
-  const endpoints = network.nics.length;
   return {
-    endpoints,
-    switches,
-    links: countCables(network, FABRIC_CABLE),
-    switchDollars,
-    switchWatts,
-    fabric,
-    endpointCables,
+    ...parts,
     dollars,
     dollarsPerEndpoint: dollars / endpoints,
     watts,

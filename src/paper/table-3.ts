@@ -1,5 +1,5 @@
 import { buildNetwork } from '../cluster/build.js';
-import { costOf, type NetworkCost } from '../cluster/cost.js';
+import { costOf, type NetworkCost, totalCost } from '../cluster/cost.js';
 import { nearestOrders, slimFlyDegree, slimFlyEndpoints } from '../cluster/slim-fly.js';
 import { type NetworkInput, parseNetwork } from '../spec/network.js';
 import type { Prices } from '../spec/prices.js';
@@ -114,19 +114,5 @@ function slimFlyByFormula(q: number, prices: Prices): NetworkCost {
   const endpointCables = scaled(built.endpointCables, endpoints);
   const switchDollars = (built.switchDollars * switches) / built.switches;
   const switchWatts = (built.switchWatts * switches) / built.switches;
-  const dollars = switchDollars + fabric.dollars + endpointCables.dollars;
-  const watts = switchWatts + fabric.watts + endpointCables.watts;
-  return {
-    endpoints,
-    switches,
-    links,
-    switchDollars,
-    switchWatts,
-    fabric,
-    endpointCables,
-    dollars,
-    dollarsPerEndpoint: dollars / endpoints,
-    watts,
-    wattsPerEndpoint: watts / endpoints,
-  };
+  return totalCost({ endpoints, switches, links, switchDollars, switchWatts, fabric, endpointCables });
 }

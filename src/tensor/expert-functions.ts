@@ -1,5 +1,6 @@
 import type { Wire } from '../spec/precision.js';
 import type { RouterShape } from './backend.js';
+import { isIdentity } from './functions.js';
 import type { Tape } from './tape.js';
 import type { Tensor } from './tensor.js';
 
@@ -69,14 +70,12 @@ export function permute(tape: Tape, x: Tensor, dispatch: Dispatch): Tensor {
   return rows;
 }
 
-const WIRE_TYPES: Record<string, string> = { f32: 'fp32', bf16: 'bf16' };
-
 /**
  * Expert outputs [R, D] as they arrive at their tokens in format `wire`. The gradient passes unchanged: rounding, whose own is
  * zero almost everywhere, is taken for the identity (straight-through), and backward's dispatch is not rounded.
  */
 export function throughWire(tape: Tape, rows: Tensor, wire: Wire): Tensor {
-  if (wire.format === 'fp32' || wire.format === WIRE_TYPES[rows.dtype]) return rows;
+  if (wire.format === 'fp32' || isIdentity(rows, wire)) return rows;
   const arrived = tape.alloc(rows.shape, rows.dtype);
   tape.backend.throughWire(rows, wire, arrived);
   tape.record({

@@ -12,8 +12,9 @@ import type { DType, Tensor } from './tensor.js';
 
 const IDENTITY: Record<string, DType> = { fp32: 'f32', bf16: 'bf16' };
 
-/** Whether quantising to `operand` yields the tensor itself. */
-const isIdentity = (x: Tensor, operand: Operand): boolean => IDENTITY[operand.format] === x.dtype;
+/** Whether `x` is of this format already. */
+export const isIdentity = (x: Tensor, { format }: { format: string }): boolean =>
+  IDENTITY[format] === x.dtype;
 
 /** An uninitialised operand for x [M, K]. */
 function allocQuantized(tape: Tape, x: Tensor, operand: Operand): QuantizedTensor {
