@@ -16,4 +16,12 @@ export default function setup(): void {
   if (!existsSync(`${root}/dist/cli/main.js`)) {
     throw new Error(`cannot build dist/:\n${built.stdout}${built.stderr}`);
   }
+  buildMpi(root);
+}
+
+/** Builds the MPI addon where an MPI compiler is; tests over MPI are skipped, and say so, without it. */
+function buildMpi(root: string): void {
+  if (existsSync(`${root}/native/mpi/build/Release/fathom_mpi.node`)) return;
+  const built = spawnSync(process.execPath, ['scripts/build-mpi.mjs'], { cwd: root, encoding: 'utf8' });
+  if (built.status !== 0) process.stderr.write(built.stderr.trimEnd().concat('\n'));
 }

@@ -1,0 +1,120 @@
+// One thread owns MPI: it issues what JavaScript asks for, keeps messages moving while kernels run, and tells every
+// other rank once a second that it is alive. JavaScript only ever waits.
+#pragma once
+
+#include <mpi.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+namespace fathom {
+
+/// A count in memory that the ranks of a node share; those who wait for it sleep.
+struct Counter {
+  int32_t* value = nullptr;
+
+  void add(int32_t delta) const;
+  /// Sleeps until the count has reached `target` or `milliseconds` have passed; says which (counts may wrap).
+  bool wait(int32_t target, int milliseconds) const;
+};
+
+/// What happens to a counter when a request is done.
+struct Signal {
+  Counter counter;
+  int32_t delta = 0;
+};
+
+/// Calls one non-blocking MPI function. @returns its error code
+using Start = std::function<int(MPI_Request*)>;
+
+class Engine {
+ public:
+  static Engine& get();
+
+  /// Starts the thread and MPI, once. @throws std::runtime_error
+  void start();
+  /// Finishes what is under way and ends MPI. Later calls do nothing.
+  void finish();
+
+  /// Queues a non-blocking call; returns a handle for `wait`.
+  int64_t submit(Start start, Signal signal = {});
+  /// Sleeps until the request is done; returns the bytes that a receive got. @throws std::runtime_error naming what failed
+  int64_t wait(int64_t id);
+  bool done(int64_t id);
+  /// Sleeps until a shared count has reached `target`. @throws as `wait`
+  void wait_counter(const Counter& counter, int32_t target);
+  /// Runs a blocking call on MPI's thread and waits for it. @throws std::runtime_error
+  void run(const char* what, const std::function<int()>& call);
+
+  MPI_Comm comm(int id);
+  int add_comm(MPI_Comm comm);
+  /// Ends every rank, this one included.
+  [[noreturn]] void abort(int code);
+
+  /// Ranks that have been silent for longer than this are taken for lost. 0: never.
+  std::atomic<double> silence_limit_seconds{15};
+  int rank = 0, size = 1;
+  std::vector<std::string> hosts;
+  std::string library;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Request {
+    int64_t id;
+    MPI_Request handle;
+    Signal signal;
+  };
+  struct Outcome {
+    bool done = false;
+    int64_t bytes = 0;
+  };
+  struct Queued {
+    int64_t id;
+    Start start;
+    Signal signal;
+  };
+
+  void loop();
+  void initialise();
+  void learn_hosts();
+  bool issue();
+  bool test();
+  void complete(const Request& request, int64_t bytes);
+  void beat();
+  void receive_beat();
+  void report(const std::string& message);
+  void check();
+  std::string error_text(const char* what, int code);
+  double silent_seconds(int peer);
+
+  std::thread thread_;
+  std::mutex mutex_;
+  std::condition_variable wake_, changed_;
+  std::deque<Queued> queue_;
+  std::deque<std::function<void()>> calls_;
+  std::unordered_map<int64_t, Outcome> outcomes_;
+  std::vector<Request> active_;
+  std::vector<MPI_Comm> comms_;
+  std::string failure_;
+  int64_t next_ = 1;
+  bool started_ = false, ready_ = false;
+  std::atomic<bool> stop_{false};
+
+  MPI_Comm beats_ = MPI_COMM_NULL;
+  MPI_Request incoming_ = MPI_REQUEST_NULL;
+  int32_t beat_in_ = 0, beat_out_ = 1;
+  std::vector<MPI_Request> outgoing_;
+  std::vector<std::atomic<int64_t>> heard_ns_;
+  Clock::time_point last_beat_{};
+};
+
+}  // namespace fathom

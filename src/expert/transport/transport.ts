@@ -1,0 +1,98 @@
+/**
+ * How ranks of a run reach each other. Two implementations: threads of one process (`threads.ts`) and MPI (`mpi.ts`);
+ * nothing outside this folder knows which one it has.
+ *
+ * A node is a set of ranks that share memory: a host, or a part of one where a run asks for smaller nodes. Ranks are
+ * numbered node by node, and every node has as many.
+ */
+
+/** Typed arrays that travel. Memory of the caller stays untouched until `wait` has returned. */
+export type Elements = Float32Array | Float64Array | Int32Array | Uint16Array | Uint8Array;
+
+/** Work under way. */
+export interface Pending {
+  /** Blocks until it is done. @returns bytes received, for a receive @throws UserError naming the ranks that are lost */
+  wait(): number;
+  readonly done: boolean;
+}
+
+/** Where ranks are. */
+export interface Placement {
+  /** Ranks in all, and of each node. */
+  readonly size: number;
+  readonly perNode: number;
+  /** Name of the host of each rank. */
+  readonly hosts: readonly string[];
+}
+
+export const nodesOf = ({ size, perNode }: Placement): number => size / perNode;
+export const nodeOf = ({ perNode }: Placement, rank: number): number => Math.floor(rank / perNode);
+
+/** A count in shared memory; it only grows and wraps at 2^32. */
+export interface Counter {
+  add(delta: number): void;
+  /** Blocks until it has reached `target`. @throws UserError */
+  wait(target: number): void;
+}
+
+/** Memory that the ranks of a node share: one piece each, one after the other. */
+export interface SharedMemory {
+  /** All pieces. */
+  readonly bytes: Uint8Array;
+  /** Bytes of one piece. */
+  readonly stride: number;
+  /** i32 counters of the node, zero at first. */
+  counter(index: number): Counter;
+}
+
+/** Counters of each shared memory. */
+export const COUNTERS = 16;
+
+/** Some ranks that act together; every member calls the same things in the same order. */
+export interface Group {
+  /** Ranks of the run, ascending. */
+  readonly members: readonly number[];
+  /** This rank's place among them. */
+  readonly index: number;
+  barrier(): Pending;
+  /** From the member with index `root` to all. */
+  broadcast(data: Elements, root: number): Pending;
+  /** In place, over all members. */
+  allReduce(data: Float32Array | Float64Array | Int32Array, operation: 'sum' | 'max' | 'min'): Pending;
+  /** Sums of `input`; member i gets `counts[i]` elements in `output`. */
+  reduceScatter(input: Float32Array, output: Float32Array, counts: readonly number[]): Pending;
+  /** Every member's `input` (`counts[i]` elements) one after the other in `output`. */
+  allGather(input: Elements, output: Elements, counts: readonly number[]): Pending;
+  allToAll(
+    input: Elements,
+    inputCounts: readonly number[],
+    output: Elements,
+    outputCounts: readonly number[],
+  ): Pending;
+}
+
+/** One rank's end of the run. */
+export interface Transport {
+  readonly kind: 'threads' | 'mpi';
+  readonly rank: number;
+  readonly placement: Placement;
+  /** All ranks. */
+  readonly world: Group;
+  /** The part of the run that `colour` names; collective over all ranks. */
+  split(colour: number): Group;
+  /** Zero-filled memory of the node, `bytes` of it for each rank; collective over the node. @throws UserError */
+  share(bytes: number): SharedMemory;
+  send(data: Elements, to: number, tag: number): Pending;
+  /**
+   * `into` may be longer than the message.
+   * @param arrived is raised by one when the message is there, whatever this rank is doing then
+   */
+  receive(into: Elements, from: number, tag: number, arrived?: Counter): Pending;
+  /** Ends this rank's part; collective. */
+  close(): void;
+  /** Ends all ranks at once. */
+  abort(code: number): void;
+}
+
+/** What is already done. */
+export const DONE: Pending = { wait: () => 0, done: true };
