@@ -1,5 +1,4 @@
 import type { TensorTypeName } from '../infer/gguf/format.js';
-import type { WeightFormat } from '../spec/serving.js';
 import type { LlamaSettings } from './llama.js';
 
 /** What `bench infer` measures, and what it must reach. Ratios and shares are of one run. */
@@ -7,7 +6,7 @@ import type { LlamaSettings } from './llama.js';
 /** Weights of about the same width on both sides. */
 export interface FormatCase {
   name: '8 bits' | '4 bits' | 'BF16';
-  weights: WeightFormat;
+  weights: 'int8' | 'q4' | 'bf16';
   peer: TensorTypeName;
 }
 

@@ -3,6 +3,7 @@ import path from 'node:path';
 import { convertToGguf } from '../infer/gguf/convert.js';
 import type { TensorTypeName } from '../infer/gguf/format.js';
 import { readCheckpoint } from '../model/checkpoint.js';
+import { convertCheckpoint } from '../model/convert.js';
 import { listParameters } from '../model/parameters.js';
 import type { Ui } from '../report/ui.js';
 import type { ModelConfig } from '../spec/model.js';
@@ -84,11 +85,11 @@ export class InferContest {
   }
 
   private async start(format: FormatCase): Promise<Entry[]> {
-    const { folder, threads, llama } = this.options;
+    const { threads, llama } = this.options;
     const own = { ...SIZES, threads, weights: format.weights, cache: 'bf16' } as const;
     const entries = [
-      new Entry('runner', await startOwn('runner', folder, own), false),
-      new Entry('engine', await startOwn('engine', folder, own), false),
+      new Entry('runner', await startOwn('runner', this.checkpoint(format.weights), own), false),
+      new Entry('engine', await startOwn('engine', this.checkpoint(format.weights), own), false),
     ];
     if (llama === undefined) return entries;
     const file = this.gguf(format.peer);
@@ -102,6 +103,20 @@ export class InferContest {
     });
     entries.push(new Entry('node', node, true));
     return entries;
+  }
+
+  /** The checkpoint in a format of ours, beside it, written the first time. */
+  private checkpoint(weights: FormatCase['weights']): string {
+    const { folder, ui } = this.options;
+    if (weights === 'bf16') return folder;
+    const own = `${folder}-${weights}`;
+    if (existsSync(path.join(own, 'config.json'))) return own;
+    const progress = ui.progress(`convert ${weights}`);
+    const source = readCheckpoint(folder);
+    convertCheckpoint(source, own, weights, (done, total) => progress.update({ done, total }));
+    source.close();
+    progress.end();
+    return own;
   }
 
   /** The checkpoint as GGUF beside it, written the first time. */
