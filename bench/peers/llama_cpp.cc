@@ -101,12 +101,17 @@ std::string prefill(Peer& peer, int count) {
   return list({seconds});
 }
 
+// Brings sequence 0 to `length` tokens, keeping what it holds.
+void hold(Peer& peer, int length) {
+  if (peer.held > length) llama_memory_seq_rm(llama_get_memory(peer.context), 0, length, -1);
+  else if (peer.held < length) peer.feed(0, peer.held, length - peer.held);
+  peer.held = length;
+}
+
 std::string steps(Peer& peer, int sequences, int length, int count) {
-  if (sequences > 1 || peer.held != length) {
-    peer.clear();
-    for (int s = 0; s < sequences; s++)
-      if (length > 0) peer.feed(s, 0, length);
-  }
+  if (sequences > 1) peer.clear();
+  for (int s = 0; sequences > 1 && s < sequences; s++) peer.feed(s, 0, length);
+  if (sequences == 1) hold(peer, length);
   llama_batch batch = llama_batch_init(sequences, 0, 1);
   std::vector<double> seconds;
   for (int i = 0; i < count; i++) {
@@ -120,8 +125,8 @@ std::string steps(Peer& peer, int sequences, int length, int count) {
   if (sequences > 1) {
     peer.clear();
   } else {
-    llama_memory_seq_rm(llama_get_memory(peer.context), 0, length, -1);
-    peer.held = length;
+    peer.held = length + count;
+    hold(peer, length);
   }
   return list(seconds);
 }

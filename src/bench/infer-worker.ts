@@ -56,7 +56,8 @@ class BareLoop implements Measured {
   }
 
   decode(length: number, steps: number): number[] {
-    if (this.held !== length) this.feed(0, 0, length);
+    // What a shorter or longer call before left there is the same sequence's beginning.
+    if (this.held < length) this.feed(0, this.held, length - this.held);
     this.held = length;
     return this.steps(1, length, steps);
   }
