@@ -56,9 +56,10 @@ const memory = [];
 const watch = setInterval(() => {
   engine.core.scheduler.verify();
   memory.push({ at: started, rss: process.memoryUsage().rss });
-  process.stderr.write(
-    `\r${started} requests, ${cancelled} cancelled, ${(memory.at(-1).rss / 1e6).toFixed(0)} MB `,
-  );
+  if (process.stderr.isTTY)
+    process.stderr.write(
+      `\r${started} requests, ${cancelled} cancelled, ${(memory.at(-1).rss / 1e6).toFixed(0)} MB `,
+    );
 }, 250);
 const begun = performance.now();
 await Promise.all(clients);

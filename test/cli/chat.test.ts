@@ -1,6 +1,8 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { modelFolder } from '../infer/model-folder.js';
-import { fathom, fathomJson } from './run.js';
+import { fathom, fathomJson, MAIN } from './run.js';
 
 const ENGINE = ['--backend', 'reference', '--max-tokens', '8', '--seed', '1'];
 
@@ -44,6 +46,21 @@ describe('fathom chat', () => {
 });
 
 describe('fathom generate', () => {
+  it('ends with what is written when it is interrupted', async () => {
+    const endless = ['-p', 'The', '--backend', 'reference', '--max-tokens', '100000', '--ignore-eos'];
+    const child = spawn(process.execPath, [MAIN, 'generate', folder, ...endless]);
+    let [stdout, stderr] = ['', ''];
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      stdout += text;
+      // More than the prompt: it is at work. A second signal would end it at once.
+      if (stdout.length > 3 && !child.killed) child.kill('SIGINT');
+    });
+    const [code] = (await once(child, 'close')) as [number | null];
+    expect([code, stdout]).toEqual([0, expect.stringMatching(/^The[\s\S]+\n$/)]);
+    expect(Number(/^(\d+) tokens/.exec(stderr)?.[1])).toBeLessThan(500);
+  });
+
   it('takes all that shapes the text', async () => {
     const options = [
       '-p',
