@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { readJsonFile } from '../files.js';
 import type { Engine, GenerateRequest, Usage } from '../infer/engine.js';
 import {
   addInferenceOptions,
@@ -18,6 +19,7 @@ interface GenerateFlags extends InferenceFlags, SamplingFlags {
   prompt: string;
   maxTokens: number;
   ignoreEos?: boolean;
+  jsonSchema?: string;
 }
 
 /** `fathom generate DIR`. */
@@ -29,13 +31,16 @@ export function addGenerate(program: Command): void {
     .requiredOption('-p, --prompt <text>', 'the text to continue')
     .option('--max-tokens <n>', 'tokens to add at most', integer(1), 100)
     .option('--seed <n>', 'the same seed writes the same text', integer(0), 0)
-    .option('--ignore-eos', 'do not end where the model ends its text');
+    .option('--ignore-eos', 'do not end where the model ends its text')
+    .option('--json-schema <file>', 'write JSON that this schema allows, and end with it');
   addSamplingOptions(command);
   runs<GenerateFlags>(addInferenceOptions(command), async (session, flags, [folder]) => {
     const { openEngine } = await import('../infer/open-engine.js');
+    const schema = flags.jsonSchema ? (readJsonFile(flags.jsonSchema) as object) : undefined;
     const engine = await openEngine(folder!, engineOptions(flags));
     const { prompt, maxTokens, stop = [], ignoreEos = false } = flags;
-    const request = { prompt, maxTokens, stop, ignoreEos, ...samplingOptions(flags, engine.info) };
+    const base = { prompt, maxTokens, stop, ignoreEos, ...samplingOptions(flags, engine.info) };
+    const request = schema ? { ...base, responseFormat: { type: 'json_schema' as const, schema } } : base;
     session.print(prompt);
     const written = await interruptible((signal) => write(session, engine, request, signal));
     session.print('\n');

@@ -40,7 +40,11 @@ export function addInferenceOptions(command: Command): Command {
     .addOption(
       new Option('--cache <format>', 'how the latent cache is kept (default: bf16)').choices(CACHE_FORMATS),
     )
-    .option('--ctx <n>', "longest text in tokens (default: the model's own limit)", integer(2))
+    .option(
+      '--ctx <n>',
+      "longest text in tokens (default: the model's own limit, as far as 1 GB of cache holds it)",
+      integer(2),
+    )
     .option('--no-speculative', "do not draft with the model's own MTP module");
   return addEngineOptions(command);
 }

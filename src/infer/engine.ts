@@ -88,9 +88,9 @@ export interface EngineOptions {
   weights?: WeightFormat;
   /** BF16 where absent. */
   cache?: CacheFormat;
-  /** Longest sequence in tokens; the model's own limit where absent. */
+  /** Longest sequence in tokens; where absent, the model's own limit as far as a cache of 1 GB holds it. */
   contextTokens?: number;
-  /** Tokens that the cache holds over all sequences. */
+  /** Tokens that the cache holds over all sequences; where absent, what 1 GB holds and the batch can use. */
   cacheTokens?: number;
   /** Sequences that decode together at most. */
   maxBatch?: number;

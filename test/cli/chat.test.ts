@@ -1,5 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { modelFolder } from '../infer/model-folder.js';
 import { fathom, fathomJson, MAIN } from './run.js';
@@ -59,6 +61,14 @@ describe('fathom generate', () => {
     const [code] = (await once(child, 'close')) as [number | null];
     expect([code, stdout]).toEqual([0, expect.stringMatching(/^The[\s\S]+\n$/)]);
     expect(Number(/^(\d+) tokens/.exec(stderr)?.[1])).toBeLessThan(500);
+  });
+
+  it('writes JSON by a schema', async () => {
+    const schema = path.join(folder, 'schema.json');
+    writeFileSync(schema, JSON.stringify({ enum: ['yes', 'no'] }));
+    const options = ['-p', 'The', '--json-schema', schema, '--backend', 'reference'];
+    const { text, reason } = await fathomJson(['generate', folder, ...options]);
+    expect([['yes', 'no'].includes(JSON.parse(text as string)), reason]).toEqual([true, 'stop']);
   });
 
   it('takes all that shapes the text', async () => {
