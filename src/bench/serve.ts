@@ -203,6 +203,8 @@ async function startServer({
   const child = spawn(process.execPath, [main, 'serve', folder, '--port', '0', ...flags], {
     stdio: ['ignore', 'ignore', 'pipe'],
   });
+  // Whatever ends the bench ends the server.
+  process.once('exit', () => child.kill());
   let said = '';
   for await (const line of createInterface({ input: child.stderr })) {
     said += `${line} `;
