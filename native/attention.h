@@ -30,9 +30,11 @@ struct AttentionDims {
   int64_t o_stride() const { return heads * v; }
 };
 
-/// One head of one segment: rows begin..end.
+/// One head of one segment: rows begin..end of keys and values. Its queries stand at the positions from `skip` on, the first of
+/// them in row `query` of q.
 struct AttentionUnit {
   int64_t begin, end, head;
+  int64_t skip, query;
   int64_t length() const { return end - begin; }
 };
 
@@ -41,7 +43,7 @@ inline std::vector<AttentionUnit> attention_units(const int32_t* segments, int64
   std::vector<AttentionUnit> units;
   for (int64_t s = 0; s + 1 < bounds; ++s) {
     for (int64_t h = first_head; h < last_head; ++h) {
-      if (segments[s] < segments[s + 1]) units.push_back({segments[s], segments[s + 1], h});
+      if (segments[s] < segments[s + 1]) units.push_back({segments[s], segments[s + 1], h, 0, segments[s]});
     }
   }
   return units;

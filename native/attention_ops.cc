@@ -80,7 +80,7 @@ class QueryBlock {
     queries = memory.take<T>(kQueryBlock * stride);
     weights = memory.take<T>(kRows * kKeyBlock);
     for (float*& buffer : scores) buffer = memory.take<float>(kRows * kKeyBlock);
-    const T* q = call.q + (packed.unit.begin + first) * d.q_stride() + packed.unit.head * d.depth();
+    const T* q = call.q + (packed.unit.query + first - packed.unit.skip) * d.q_stride() + packed.unit.head * d.depth();
     copy_padded(queries, stride, soft.rows, q, d.q_stride(), d.depth(), count);
   }
 
@@ -173,7 +173,7 @@ class QueryBlock {
 
   /// o = sums / mass, and logSumExp.
   void write() {
-    const int64_t row = packed.unit.begin + first, head = packed.unit.head;
+    const int64_t row = packed.unit.query + first - packed.unit.skip, head = packed.unit.head;
     float inverse[kQueryBlock];
     for (int64_t i = 0; i < count; i += 16) {
       const f32x16 total = soft.totals(i);
@@ -201,13 +201,15 @@ struct BlockTask {
   int64_t unit, row;
 };
 
-/// Blocks of `size` rows of every unit, the last (and for queries the longest) of a unit first.
+/// Blocks of `size` rows of every unit, the last (and for queries the longest) of a unit first; of queries, those that
+/// there are.
 template <class T>
-std::vector<BlockTask> blocks_of(const std::vector<PackedUnit<T>>& wave, int64_t size) {
+std::vector<BlockTask> blocks_of(const std::vector<PackedUnit<T>>& wave, int64_t size, bool queries) {
   std::vector<BlockTask> tasks;
   for (size_t u = 0; u < wave.size(); ++u) {
-    for (int64_t row = (wave[u].unit.length() - 1) / size * size; row >= 0; row -= size) {
-      tasks.push_back({static_cast<int64_t>(u), row});
+    const int64_t from = queries ? wave[u].unit.skip : 0;
+    for (int64_t row = (wave[u].unit.length() - from - 1) / size * size; row >= 0; row -= size) {
+      tasks.push_back({static_cast<int64_t>(u), from + row});
     }
   }
   return tasks;
@@ -222,20 +224,39 @@ void run_wave(const ForwardCall<T>& call, std::vector<PackedUnit<T>>& wave, int6
     packed.values = memory + PackedUnit<T>::key_elements(call.dims, packed.unit.length());
     memory += PackedUnit<T>::elements(call.dims, packed.unit.length());
   }
-  const std::vector<BlockTask> keys = blocks_of(wave, kKeyBlock), queries = blocks_of(wave, kQueryBlock);
+  const std::vector<BlockTask> keys = blocks_of(wave, kKeyBlock, false), queries = blocks_of(wave, kQueryBlock, true);
   parallel_for(static_cast<int64_t>(keys.size()), [&](int64_t i) { pack_block(call, wave[keys[i].unit], keys[i].row); });
   parallel_for(static_cast<int64_t>(queries.size()), [&](int64_t i) {
     QueryBlock<T>(call, wave[queries[i].unit], queries[i].row).run();
   });
 }
 
+/// Rows of keys and values, and of queries, of each segment.
+struct Segments {
+  const int32_t *keys, *queries;
+  int64_t bounds;
+};
+
+/// Every head of every segment that has queries.
+std::vector<AttentionUnit> units_of(const Segments& segments, int64_t heads) {
+  std::vector<AttentionUnit> units = attention_units(segments.keys, segments.bounds, 0, heads);
+  if (segments.queries == segments.keys) return units;
+  units.clear();
+  for (int64_t s = 0; s + 1 < segments.bounds; ++s) {
+    const int64_t begin = segments.keys[s], end = segments.keys[s + 1], query = segments.queries[s];
+    const int64_t skip = end - begin - (segments.queries[s + 1] - query);
+    for (int64_t h = 0; h < heads && skip < end - begin; ++h) units.push_back({begin, end, h, skip, query});
+  }
+  return units;
+}
+
 template <class T>
-void attend(const ForwardCall<T>& call, const int32_t* segments, int64_t bounds) {
-  clear_outside(call.o, call.dims.o_stride(), segments, bounds, call.dims.tokens);
+void attend(const ForwardCall<T>& call, const Segments& segments) {
+  clear_outside(call.o, call.dims.o_stride(), segments.queries, segments.bounds, call.dims.tokens);
   const int64_t limit = kWaveBytes * threads() / static_cast<int64_t>(sizeof(T));
   std::vector<PackedUnit<T>> wave;
   int64_t elements = 0;
-  for (const AttentionUnit& unit : attention_units(segments, bounds, 0, call.dims.heads)) {
+  for (const AttentionUnit& unit : units_of(segments, call.dims.heads)) {
     const int64_t more = PackedUnit<T>::elements(call.dims, unit.length());
     if (!wave.empty() && elements + more > limit) {
       run_wave(call, wave, elements);
@@ -248,21 +269,35 @@ void attend(const ForwardCall<T>& call, const int32_t* segments, int64_t bounds)
   if (!wave.empty()) run_wave(call, wave, elements);
 }
 
-/// q [T, H·d], kv [T, H·(nope+v)], kRope [T, rope], segments i32 [S+1] -> o [T, H·v],
+/// The segments as JavaScript passes them, checked: no more queries than keys.
+Segments read_segments(const Span& keys, const Span& queries, int64_t key_rows, int64_t query_rows, const char* op) {
+  const auto bounds = static_cast<int64_t>(keys.length);
+  const int32_t* key = keys.as<int32_t>(op, "segments", 1);
+  check_bounds(key, bounds, key_rows, op, "segments");
+  if (!queries) return {key, key, bounds};
+  const int32_t* query = queries.as<int32_t>(op, "queries", bounds);
+  check_bounds(query, bounds, query_rows, op, "queries");
+  for (int64_t s = 0; s + 1 < bounds; ++s) {
+    const int own = query[s + 1] - query[s], seen = key[s + 1] - key[s];
+    if (own > seen) fail(op, "segment " + std::to_string(s) + " has " + std::to_string(own) + " queries but " + std::to_string(seen) + " keys");
+  }
+  return {key, query, bounds};
+}
+
+/// q [T, H·d], kv [S, H·(nope+v)], kRope [S, rope], segments i32 of keys, queries i32 or null (as the keys) -> o [T, H·v],
 /// logSumExp f32 [H, T].
-void attention(const Span& q, const Span& kv, const Span& k_rope, const Span& segments, int64_t heads, int64_t nope,
-               int64_t rope, int64_t v, float scale, const Span& o, const Span& log_sum_exp) {
+void attention(const Span& q, const Span& kv, const Span& k_rope, const Span& segments, const Span& queries, int64_t heads,
+               int64_t nope, int64_t rope, int64_t v, float scale, const Span& o, const Span& log_sum_exp) {
   const char* op = "attention";
   if (heads < 1 || nope < 0 || rope < 0) fail(op, "sizes must be positive");
   const AttentionDims dims{rows_of(o, heads * v, op, "o"), heads, nope, rope, v, scale};
-  const auto bounds = static_cast<int64_t>(segments.length);
-  const int32_t* segment = segments.as<int32_t>(op, "segments", 1);
-  check_bounds(segment, bounds, dims.tokens, op, "segments");
+  const int64_t keys = queries ? rows_of(kv, dims.kv_stride(), op, "kv") : dims.tokens;
+  const Segments bounds = read_segments(segments, queries, keys, dims.tokens, op);
   with_float_type(o, op, "o", dims.tokens * dims.o_stride(), [&](auto* out) {
     using T = std::decay_t<decltype(*out)>;
-    attend<T>({dims, q.as<T>(op, "q", dims.tokens * dims.q_stride()), kv.as<T>(op, "kv", dims.tokens * dims.kv_stride()),
-               k_rope.as<T>(op, "kRope", dims.tokens * rope), out, log_sum_exp.as<float>(op, "logSumExp", heads * dims.tokens)},
-              segment, bounds);
+    attend<T>({dims, q.as<T>(op, "q", dims.tokens * dims.q_stride()), kv.as<T>(op, "kv", keys * dims.kv_stride()),
+               k_rope.as<T>(op, "kRope", keys * rope), out, log_sum_exp.as<float>(op, "logSumExp", heads * dims.tokens)},
+              bounds);
   });
 }
 

@@ -126,6 +126,11 @@ void read_argument(const Argument& from, const StoredWeight*& to) {
   if (to->magic != StoredWeight::kMagic) wrong_type(from, "a stored weight");
 }
 
+void read_argument(const Argument& from, OptionalWeight& to) {
+  if (is_absent(from)) to.weight = nullptr;
+  else read_argument(from, to.weight);
+}
+
 napi_value write_result(napi_env env, double value) {
   napi_value result;
   napi_create_double(env, value, &result);

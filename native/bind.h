@@ -2,7 +2,7 @@
 //
 // Arguments: TypedArray, null or undefined -> Span; number -> double, float, int64_t, int, bool (booleans too);
 // Array of numbers -> std::vector<int64_t>; Array of TypedArrays -> std::vector<Span>; string -> std::string; what storeWeight
-// gave -> const StoredWeight*. Results: void, double, int64_t, int, bool.
+// gave -> const StoredWeight*, or undefined where the function takes an OptionalWeight. Results: void, double, int64_t, int, bool.
 // A C++ exception becomes a JavaScript Error with its message. The conversions live in bind.cc, compiled for the
 // baseline; only the glue below is instantiated per instruction-set level.
 #pragma once
@@ -34,6 +34,11 @@ struct Argument {
   int position;
 };
 
+/// A stored weight that may be missing: null then.
+struct OptionalWeight {
+  const StoredWeight* weight = nullptr;
+};
+
 void read_argument(const Argument& from, Span& to);
 void read_argument(const Argument& from, double& to);
 void read_argument(const Argument& from, float& to);
@@ -44,6 +49,7 @@ void read_argument(const Argument& from, std::string& to);
 void read_argument(const Argument& from, std::vector<int64_t>& to);
 void read_argument(const Argument& from, std::vector<Span>& to);
 void read_argument(const Argument& from, const StoredWeight*& to);
+void read_argument(const Argument& from, OptionalWeight& to);
 
 napi_value write_result(napi_env env, double value);
 napi_value write_result(napi_env env, bool value);

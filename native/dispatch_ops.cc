@@ -1,11 +1,9 @@
 // Moving tokens to experts and back. Legend: T tokens, D hidden size, E experts, K experts per token, R = T·K rows.
 #include <algorithm>
 
-#include "fast_math.h"
 #include "kernels.h"
 #include "memory.h"
-#include "rows.h"
-#include "simd.h"
+#include "row_kernels.h"
 
 namespace fathom {
 namespace FATHOM_ISA_NS {
@@ -87,12 +85,9 @@ void unpermute(const Span& x, const Span& slot, const Span& weights, const Span&
     T* out = y.as<T>(op, "y", tokens * width);
     parallel_rows(tokens, width * (top_k + 1), [=](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
+        const float* own = weight ? weight + t * top_k : nullptr;
         write_mapped(out + t * width, width, [=](int64_t i, auto n) {
-          f32x16 sum = zero();
-          for (int64_t pair = t * top_k; pair < (t + 1) * top_k; ++pair) {
-            sum = fma(load(in + place[pair] * width + i, n), weight ? weight[pair] : 1.0f, sum);
-          }
-          return sum;
+          return weighted_sum(in + i, width, place + t * top_k, own, top_k, n);
         });
       }
     });

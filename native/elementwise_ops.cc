@@ -1,8 +1,6 @@
 // Element-wise kernels and copies of columns. Legend: R rows, I inner size.
-#include "fast_math.h"
 #include "kernels.h"
-#include "rows.h"
-#include "simd.h"
+#include "row_kernels.h"
 
 namespace fathom {
 namespace FATHOM_ISA_NS {
@@ -100,13 +98,7 @@ void swiglu(const Span& gu, const Span& h, int64_t inner) {
     using T = std::decay_t<decltype(*out)>;
     const T* in = gu.as<T>("swiglu", "gu", rows * 2 * inner);
     parallel_rows(rows, inner, [=](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) {
-        const T* gate = in + r * 2 * inner;
-        write_mapped(out + r * inner, inner, [=](int64_t i, auto n) {
-          const f32x16 g = load(gate + i, n);
-          return g * sigmoid_for<T>(g) * load(gate + inner + i, n);
-        });
-      }
+      for (int64_t r = begin; r < end; ++r) swiglu_row(in + r * 2 * inner, in + (r * 2 + 1) * inner, inner, out + r * inner);
     });
   });
 }

@@ -15,6 +15,9 @@ void register_kernels(const Exports& exports) {
   register_attention_backward(exports);
   register_latent_attention(exports);
   register_latent_pages(exports);
+  register_attention_block(exports);
+  register_mlp_block(exports);
+  register_stored_rows(exports);
   register_router(exports);
   register_dispatch(exports);
   register_loss(exports);

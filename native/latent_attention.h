@@ -28,6 +28,10 @@ struct LatentRows {
   const int32_t *pages, *page_bounds;   // pages of all sequences; bounds therein [S+1]
 };
 
+/// The rows as JavaScript passes them, checked: every sequence has the pages that its tokens need (latent_attention_ops.cc).
+LatentRows latent_rows(const Span& bounds, const Span& lengths, const Span& pages, const Span& page_bounds, int64_t page_count,
+                       const char* op);
+
 /// One part of one sequence's context for some of its groups.
 struct LatentTask {
   int64_t sequence, begin, end;  // keys
@@ -176,39 +180,43 @@ inline void pack_values(float* dst, const KeyRows<float>& rows, int64_t keys, in
   }
 }
 inline void pack_values(bf16* dst, const KeyRows<bf16>& rows, int64_t keys, int64_t column, int64_t width) {
+  int64_t j = 0;
 #if defined(__AVX512BW__)
-  // Pairs of one column's values in two keys: the words 0, 32, 1, 33, … of the keys' 32 columns, and 16, 48, 17, 49, ….
-  static constexpr auto order = [] {
-    struct {
-      uint16_t left[32] = {}, right[32] = {};
-    } o;
-    for (int i = 0; i < 32; ++i) {
-      o.left[i] = static_cast<uint16_t>(i / 2 + i % 2 * 32);
-      o.right[i] = static_cast<uint16_t>(16 + i / 2 + i % 2 * 32);
-    }
-    return o;
-  }();
-  const __m512i left = _mm512_loadu_si512(order.left), right = _mm512_loadu_si512(order.right);
-  if (width % 32 == 0) {
+  for (; j + 32 <= width; j += 32, dst += 2 * value_panel<bf16>()) {
     for (int64_t k = 0; k < keys; k += 2) {
-      const bf16* even = rows.latent[k / 16] + k % 16 * rows.latent_stride + column;
-      const bf16* odd = even + rows.latent_stride;
-      bf16* to = dst + k * 16;
-      for (int64_t j = 0; j < width; j += 32, to += 2 * value_panel<bf16>()) {
-        const __m512i a = _mm512_loadu_si512(even + j), b = _mm512_loadu_si512(odd + j);
-        _mm512_storeu_si512(to, _mm512_permutex2var_epi16(a, left, b));
-        _mm512_storeu_si512(to + value_panel<bf16>(), _mm512_permutex2var_epi16(a, right, b));
-      }
+      const bf16* even = rows.latent[k / 16] + k % 16 * rows.latent_stride + column + j;
+      const __m512i a = _mm512_loadu_si512(even), b = _mm512_loadu_si512(even + rows.latent_stride);
+      _mm512_storeu_si512(dst + k * 16, _mm512_unpacklo_epi16(a, b));
+      _mm512_storeu_si512(dst + value_panel<bf16>() + k * 16, _mm512_unpackhi_epi16(a, b));
     }
-    return;
   }
 #endif
-  for (int64_t j = 0; j < width; j += 16, dst += value_panel<bf16>()) {
+  for (; j < width; j += 16, dst += value_panel<bf16>()) {
     for (int64_t k = 0; k < keys; k += 2) {
       const bf16* even = rows.latent[k / 16] + k % 16 * rows.latent_stride + column + j;
       store(reinterpret_cast<int32_t*>(dst + k * 16), row_pairs(even, even + rows.latent_stride, width - j));
     }
   }
+}
+
+/// Writes o [latent] from the values of its panels, panel(i) for columns 16 i …. C is the type that was multiplied.
+template <class C, class Q, class Panel>
+void write_panels(Q* o, int64_t latent, const Panel& panel) {
+  int64_t i = 0;
+#if defined(__AVX512BW__)
+  // Two panels of BF16 products hold the lanes of 32 columns in turns, as unpacking leaves them (pack_values).
+  if constexpr (std::is_same_v<C, bf16>) {
+    const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    for (; i + 32 <= latent; i += 32) {
+      const f32x16 a = panel(i / 16), b = panel(i / 16 + 1);
+      const auto turned = [&](const __m512i& order) {
+        return f32x16{(nf32)_mm512_castpd_ps(_mm512_permutex2var_pd((__m512d)a.p[0], order, (__m512d)b.p[0]))};
+      };
+      store_pair(o + i, turned(first), turned(second));
+    }
+  }
+#endif
+  each16(latent - i, [&](int64_t j, auto n) { store(o + i + j, panel((i + j) / 16), n); });
 }
 
 // ---- Softmax: lanes are columns -----------------------------------------------------------------------------------
@@ -235,6 +243,18 @@ FATHOM_INLINE void mask_scores(float* scores, int64_t keys, int64_t begin, i32x1
   }
 }
 
+/// Sixteen pairs of weights as BF16, `low` in the lower halves; subnormals may become 0.
+FATHOM_INLINE i32x16 weight_pairs(f32x16 low, f32x16 high) {
+#if defined(__AVX512BF16__)
+  // Halves of one conversion side by side: high's sixteen values shifted over low's.
+  const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)low.p[0]));
+  const __m512i b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)high.p[0]));
+  return {(ni32)_mm512_or_si512(a, _mm512_slli_epi32(b, 16))};
+#else
+  return bf16_pairs(low, high);
+#endif
+}
+
 /// weights [kColumns, kStepKeys] = 2^(c · score − top), rounded to C, for `keys` keys (a multiple of 32), added up in mass
 /// after it is multiplied by `shrink`.
 template <class C>
@@ -250,7 +270,7 @@ void weigh_keys(const float* scores, int64_t keys, float c, const float* top, f3
         const f32x16 a = exp2<bf16>(fma(load(at), factor, shift)), b = exp2<bf16>(fma(load(at + kColumns), factor, shift));
         even += a;
         odd += b;
-        tile[i] = bf16_pairs(a, b);
+        tile[i] = weight_pairs(a, b);
       } else {
         const f32x16 a = exp2<float>(fma(load(scores + (k + i) * kColumns), factor, shift));
         even += a;
@@ -295,13 +315,13 @@ struct LatentCall {
 };
 
 /// Writes o of a group of which `columns` exist: sums / mass.
-template <class Q>
+template <class C, class Q>
 void write_group(Q* o, int64_t latent, const LatentState& state, int64_t columns) {
   float inverse[16];
   store(inverse, 1.0f / load(state.mass));
   for (int64_t column = 0; column < columns; ++column, o += latent) {
     const float* row = state.sums + column * 16;
-    write_mapped(o, latent, [&](int64_t i, auto) { return load(row + i * 16) * inverse[column]; });
+    write_panels<C>(o, latent, [&](int64_t i) { return load(row + i * 256) * inverse[column]; });
   }
 }
 
@@ -436,7 +456,7 @@ class LatentPart {
   void end_group(int64_t g) {
     if (!task.partial) {
       Q* o = call.o + (call.first_column(task.sequence) + (task.first_group + g) * kColumns) * latent;
-      return write_group(o, latent, state(g), columns(g));
+      return write_group<C>(o, latent, state(g), columns(g));
     }
     const float* from = states + g * state_floats;
     std::copy(from, from + state_floats, task.partial + g * state_floats);
@@ -450,23 +470,33 @@ class LatentPart {
   float *scores, *states;
 };
 
-/// Puts the parts of one group together, in order, in the memory of the first.
-inline void merge_parts(float* const* partials, int64_t parts, int64_t latent) {
-  const LatentState sum = LatentState::at(partials[0], latent);
-  f32x16 top = load(sum.top);
-  for (int64_t i = 1; i < parts; ++i) top = max(top, load(LatentState::at(partials[i], latent).top));
-  for (int64_t i = 0; i < parts; ++i) {
-    const LatentState part = LatentState::at(partials[i], latent);
-    const f32x16 shrink = exp2<float>(load(part.top) - top);
-    const f32x16 mass = load(part.mass) * shrink;
-    store(sum.mass, i == 0 ? mass : load(sum.mass) + mass);
-    float factor[16];
-    store(factor, shrink);
-    for (int64_t j = 0; j < round_up(latent, 16) * kColumns; j += 16) {
-      const f32x16 scaled = load(part.sums + j) * factor[j / 16 % kColumns];
-      store(sum.sums + j, i == 0 ? scaled : load(sum.sums + j) + scaled);
+/// How the parts of one group are put together: what the sums of each are multiplied by, and what all are at the end.
+struct MergeFactors {
+  MergeFactors(const float* const* partials, int64_t parts, int64_t latent) : factor(parts * kColumns) {
+    const auto part = [&](int64_t i) { return LatentState::at(const_cast<float*>(partials[i]), latent); };
+    f32x16 top = load(part(0).top), mass = zero();
+    for (int64_t i = 1; i < parts; ++i) top = max(top, load(part(i).top));
+    for (int64_t i = 0; i < parts; ++i) {
+      const f32x16 shrink = exp2<float>(load(part(i).top) - top);
+      mass = fma(load(part(i).mass), shrink, mass);
+      store(factor.data() + i * kColumns, shrink);
     }
+    store(inverse, 1.0f / mass);
   }
+  std::vector<float> factor;  // [parts][kColumns]
+  float inverse[kColumns];
+};
+
+/// o [latent] of one column of a group from its parts, in order.
+template <class C, class Q>
+void merge_column(const float* const* partials, int64_t parts, int64_t latent, const MergeFactors& by, int64_t column, Q* o) {
+  write_panels<C>(o, latent, [&](int64_t i) {
+    f32x16 sum = zero();
+    for (int64_t p = 0; p < parts; ++p) {
+      sum = fma(load(partials[p] + i * 256 + column * 16), by.factor[p * kColumns + column], sum);
+    }
+    return sum * by.inverse[column];
+  });
 }
 
 // ---- The whole ----------------------------------------------------------------------------------------------------
@@ -498,20 +528,27 @@ class LatentJob {
   /// Groups whose parts are to be put together after all tasks have run.
   int64_t merges() const { return static_cast<int64_t>(merged.size()); }
   void merge(int64_t i) const {
-    const Merge& m = merged[i];
-    const int64_t parts = parts_of(m.sequence), latent = call.pages.latent, floats = LatentState::floats(latent);
-    std::vector<float*> partials(parts);
-    for (int64_t p = 0; p < parts; ++p) partials[p] = tasks[m.task + p * m.stride].partial + m.group * floats;
-    merge_parts(partials.data(), parts, latent);
-    const int64_t column = (tasks[m.task].first_group + m.group) * kColumns;
-    write_group(call.o + (call.first_column(m.sequence) + column) * latent, latent, LatentState::at(partials[0], latent),
-                std::min(kColumns, call.columns(m.sequence) - column));
+    const auto [s, group] = merged[i];
+    const std::vector<const float*> partials = partials_of(s, group);
+    const MergeFactors by(partials.data(), parts_of(s), call.pages.latent);
+    const int64_t first = group * kColumns, count = std::min(kColumns, call.columns(s) - first);
+    for (int64_t c = 0; c < count; ++c) merge_into(s, partials, by, first + c);
+  }
+
+  /// The same for one column of a sequence at a time; does nothing where the only task has written its o.
+  void merge_one(int64_t s, int64_t column) const {
+    if (parts_of(s) < 2) return;
+    const std::vector<const float*> partials = partials_of(s, column / kColumns);
+    merge_into(s, partials, MergeFactors(partials.data(), parts_of(s), call.pages.latent), column);
   }
 
  private:
-  /// One group of a task: the same of the parts after it are `stride` tasks apart.
+  /// The first task of a sequence, tasks from part to part, and groups of a task.
+  struct Cut {
+    int64_t first, stride, chunk;
+  };
   struct Merge {
-    int64_t sequence, task, stride, group;
+    int64_t sequence, group;
   };
 
   int64_t parts_of(int64_t s) const { return call.columns(s) == 0 ? 0 : (call.length(s) + kPartKeys - 1) / kPartKeys; }
@@ -520,23 +557,40 @@ class LatentJob {
   void add_tasks(int64_t s, int64_t all_parts) {
     constexpr int64_t kMostGroups = 16;
     const int64_t groups = call.groups(s), parts = parts_of(s);
-    if (parts == 0) return;
-    const int64_t chunks_wanted = std::max<int64_t>(1, 2 * threads() / all_parts);
-    const int64_t chunk = std::min(kMostGroups, (groups + chunks_wanted - 1) / chunks_wanted);
-    const int64_t stride = (groups + chunk - 1) / chunk, first = count();
-    for (int64_t at = 0; at < call.length(s); at += kPartKeys) {
+    const int64_t chunks_wanted = std::max<int64_t>(1, 2 * threads() / std::max<int64_t>(1, all_parts));
+    const int64_t chunk = std::max<int64_t>(1, std::min(kMostGroups, (groups + chunks_wanted - 1) / chunks_wanted));
+    cuts.push_back({count(), (groups + chunk - 1) / chunk, chunk});
+    for (int64_t at = 0; at < parts * kPartKeys; at += kPartKeys) {
       for (int64_t g = 0; g < groups; g += chunk) {
         const int64_t own = std::min(chunk, groups - g);
         tasks.push_back({s, at, std::min(at + kPartKeys, call.length(s)), g, own, nullptr});
         if (parts > 1) partial_floats += own * LatentState::floats(call.pages.latent);
       }
     }
-    if (parts == 1) return;
-    for (int64_t g = 0; g < groups; ++g) merged.push_back({s, first + g / chunk, stride, g % chunk});
+    for (int64_t g = 0; g < groups && parts > 1; ++g) merged.push_back({s, g});
+  }
+
+  std::vector<const float*> partials_of(int64_t s, int64_t group) const {
+    const Cut& cut = cuts[s];
+    std::vector<const float*> partials(parts_of(s));
+    for (size_t p = 0; p < partials.size(); ++p) {
+      const LatentTask& task = tasks[cut.first + group / cut.chunk + static_cast<int64_t>(p) * cut.stride];
+      partials[p] = task.partial + group % cut.chunk * LatentState::floats(call.pages.latent);
+    }
+    return partials;
+  }
+
+  void merge_into(int64_t s, const std::vector<const float*>& partials, const MergeFactors& by, int64_t column) const {
+    const int64_t latent = call.pages.latent;
+    Q* o = call.o + (call.first_column(s) + column) * latent;
+    const auto parts = static_cast<int64_t>(partials.size());
+    if (call.pages.format == kCacheF32) merge_column<float>(partials.data(), parts, latent, by, column % kColumns, o);
+    else merge_column<bf16>(partials.data(), parts, latent, by, column % kColumns, o);
   }
 
   const LatentCall<Q>& call;
   std::vector<LatentTask> tasks;
+  std::vector<Cut> cuts;
   std::vector<Merge> merged;
   int64_t partial_floats = 0;
 };

@@ -1,9 +1,7 @@
 // RMSNorm and rotary position embedding. Legend: T tokens, D width of a row.
-#include "fast_math.h"
 #include "kernels.h"
 #include "memory.h"
-#include "rows.h"
-#include "simd.h"
+#include "row_kernels.h"
 
 namespace fathom {
 namespace FATHOM_ISA_NS {
@@ -13,24 +11,6 @@ namespace {
 /// Row ranges whose weight gradients are summed apart and then added in order: a fixed number, so that the sum does
 /// not depend on the threads; enough for 64 of them.
 constexpr int64_t kWeightChunks = 64;
-
-/// 1 / sqrt(mean(x²) + eps) of one row.
-template <class T>
-float inverse_rms(const T* x, int64_t width, float eps) {
-  f32x16 sums[4] = {zero(), zero(), zero(), zero()};
-  int64_t i = 0;
-  for (; i + 64 <= width; i += 64) {
-    for (int64_t j = 0; j < 4; ++j) {
-      const f32x16 v = load(x + i + 16 * j);
-      sums[j] = fma(v, v, sums[j]);
-    }
-  }
-  each16(width - i, [&](int64_t j, auto n) {
-    const f32x16 v = load(x + i + j, n);
-    sums[0] = fma(v, v, sums[0]);
-  });
-  return 1.0f / std::sqrt(hsum((sums[0] + sums[1]) + (sums[2] + sums[3])) / static_cast<float>(width) + eps);
-}
 
 /// x, y [T, D], weight f32 [D] -> y = x·r·weight, inverse f32 [T] = r.
 void rms_norm(const Span& x, const Span& weight, float eps, const Span& y, const Span& inverse) {
@@ -44,9 +24,7 @@ void rms_norm(const Span& x, const Span& weight, float eps, const Span& y, const
     T* out = y.as<T>(op, "y", rows * width);
     parallel_rows(rows, width, [=](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
-        const T* row = in + t * width;
-        const float scale = r[t] = inverse_rms(row, width, eps);
-        write_mapped(out + t * width, width, [=](int64_t i, auto n) { return load(row + i, n) * scale * load(gain + i, n); });
+        r[t] = rms_norm_row(in + t * width, gain, width, eps, out + t * width);
       }
     });
   });
@@ -104,53 +82,6 @@ void rms_norm_backward(const Span& dy, const Span& x, const Span& weight, const 
   });
 }
 
-/// Neighbouring lanes exchanged: (1, 0, 3, 2, …).
-FATHOM_INLINE f32x16 swap_pairs(f32x16 x) {
-  ni32 order;
-  for (int i = 0; i < kNative; ++i) order[i] = i ^ 1;
-  FATHOM_EACH_PART x.p[part] = __builtin_shuffle(x.p[part], order);
-  return x;
-}
-
-/// The angles of one position as the inner loops want them: y = x·cos + partner·sin.
-struct Angles {
-  float* cos;
-  float* sin;
-};
-
-/// table [rope/2, 2] -> interleaved: cos twice and (−sin, sin) per pair; halves: cos and sin of pair i at i.
-void prepare_angles(const float* table, int64_t rope, bool interleaved, float direction, const Angles& to) {
-  for (int64_t i = 0; i < rope / 2; ++i) {
-    const float c = table[2 * i], s = direction * table[2 * i + 1];
-    if (interleaved) {
-      to.cos[2 * i] = to.cos[2 * i + 1] = c;
-      to.sin[2 * i] = -s;
-      to.sin[2 * i + 1] = s;
-    } else {
-      to.cos[i] = c;
-      to.sin[i] = s;
-    }
-  }
-}
-
-template <class T>
-void rotate_interleaved(T* x, int64_t rope, const Angles& angle) {
-  write_mapped(x, rope, [=](int64_t i, auto n) {
-    const f32x16 v = load(x + i, n);
-    return fma(v, load(angle.cos + i, n), swap_pairs(v) * load(angle.sin + i, n));
-  });
-}
-
-template <class T>
-void rotate_halves(T* x, int64_t rope, const Angles& angle) {
-  each16(rope / 2, [&](int64_t i, auto n) {
-    const f32x16 a = load(x + i, n), b = load(x + rope / 2 + i, n);
-    const f32x16 c = load(angle.cos + i, n), s = load(angle.sin + i, n);
-    store(x + i, fma(a, c, -(b * s)), n);
-    store(x + rope / 2 + i, fma(a, s, b * c), n);
-  });
-}
-
 /// x [T, cols]: `heads` slices of `rope` values, `stride` apart, from `offset`, turned in place.
 void rope(const Span& x, int64_t cols, const Span& table, const Span& positions, int64_t heads, int64_t stride,
           int64_t offset, int64_t width, bool interleaved, bool inverse) {
@@ -167,10 +98,7 @@ void rope(const Span& x, int64_t cols, const Span& table, const Span& positions,
       const Angles angle{buffer, buffer + width};
       for (int64_t t = begin; t < end; ++t) {
         prepare_angles(angles + position[t] * width, width, interleaved, inverse ? -1.0f : 1.0f, angle);
-        for (int64_t h = 0; h < heads; ++h) {
-          auto* slice = data + t * cols + offset + h * stride;
-          interleaved ? rotate_interleaved(slice, width, angle) : rotate_halves(slice, width, angle);
-        }
+        for (int64_t h = 0; h < heads; ++h) rotate(data + t * cols + offset + h * stride, width, interleaved, angle);
       }
     });
   });

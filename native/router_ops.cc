@@ -3,6 +3,7 @@
 
 #include "kernels.h"
 #include "memory.h"
+#include "router.h"
 #include "rows.h"
 #include "simd.h"
 
@@ -22,27 +23,6 @@ constexpr double kSumEpsilon = 1e-20;
 
 /// Token ranges that are routed apart, each with its own counts of tokens per expert.
 constexpr int64_t kRouteChunks = 64;
-
-struct Router {
-  int64_t experts, top_k, groups, top_groups;
-  bool softmax, biased, grouped, pair_score, normalize;
-  double scaling;
-};
-
-/// @throws if the sizes do not fit: a kernel must never look for more experts than there are
-Router make_router(const char* op, int64_t experts, int64_t top_k, int64_t groups, int64_t top_groups,
-                   const std::string& scoring, const std::string& method, bool normalize, double scaling) {
-  const bool noaux = method == "noaux_tc", limited = method == "group_limited_greedy";
-  if (!noaux && !limited && method != "greedy") fail(op, "unknown method " + method);
-  if (scoring != "sigmoid" && scoring != "softmax") fail(op, "unknown scoring " + scoring);
-  const bool grouped = method != "greedy" && top_groups < groups;
-  if (groups < 1 || top_groups < 1 || experts % groups != 0) {
-    fail(op, std::to_string(experts) + " experts in " + std::to_string(groups) + " groups");
-  }
-  const int64_t available = grouped ? experts / groups * top_groups : experts;
-  if (top_k < 1 || top_k > available) fail(op, "top_k " + std::to_string(top_k) + " of " + std::to_string(available));
-  return {experts, top_k, groups, top_groups, scoring == "softmax", noaux, grouped, noaux, normalize, scaling};
-}
 
 /// e^x to about one unit in the last place of binary64 (Cody and Waite reduction, Taylor series of degree 13).
 FATHOM_INLINE f64x8 exp64(f64x8 x) {
@@ -175,7 +155,7 @@ double denominator(const float* scores, const int32_t* ids, const Router& router
   return sum;
 }
 
-void route_token(const float* logits, const float* bias, const Router& router, Buffers& b, int32_t* ids, float* weights) {
+void route_token_in(const float* logits, const float* bias, const Router& router, Buffers& b, int32_t* ids, float* weights) {
   b.take(logits, router);
   fill_choices(b, bias, router);
   if (router.grouped) exclude_groups(b.choices, router, b.groups);
@@ -205,7 +185,7 @@ void route(const Span& logits, const Span& bias, const Span& ids, const Span& we
     int32_t* count = counts + chunk * experts;
     std::fill(count, count + experts, 0);
     for (int64_t t = tokens * chunk / kRouteChunks; t < tokens * (chunk + 1) / kRouteChunks; ++t) {
-      route_token(x + t * experts, offset, router, buffers, id + t * top_k, weight + t * top_k);
+      route_token_in(x + t * experts, offset, router, buffers, id + t * top_k, weight + t * top_k);
       for (int64_t k = 0; k < top_k; ++k) ++count[id[t * top_k + k]];
     }
   });
@@ -302,6 +282,25 @@ void route_backward(const Span& dweights, const Span& logits, const Span& ids, c
 }
 
 }  // namespace
+
+Router make_router(const char* op, int64_t experts, int64_t top_k, int64_t groups, int64_t top_groups,
+                   const std::string& scoring, const std::string& method, bool normalize, double scaling) {
+  const bool noaux = method == "noaux_tc", limited = method == "group_limited_greedy";
+  if (!noaux && !limited && method != "greedy") fail(op, "unknown method " + method);
+  if (scoring != "sigmoid" && scoring != "softmax") fail(op, "unknown scoring " + scoring);
+  const bool grouped = method != "greedy" && top_groups < groups;
+  if (groups < 1 || top_groups < 1 || experts % groups != 0) {
+    fail(op, std::to_string(experts) + " experts in " + std::to_string(groups) + " groups");
+  }
+  const int64_t available = grouped ? experts / groups * top_groups : experts;
+  if (top_k < 1 || top_k > available) fail(op, "top_k " + std::to_string(top_k) + " of " + std::to_string(available));
+  return {experts, top_k, groups, top_groups, scoring == "softmax", noaux, grouped, noaux, normalize, scaling};
+}
+
+void route_token(const float* logits, const float* bias, const Router& router, int32_t* ids, float* weights) {
+  Buffers buffers(router);
+  route_token_in(logits, bias, router, buffers, ids, weights);
+}
 
 void register_router(const Exports& exports) {
   bind(exports, "route", route);

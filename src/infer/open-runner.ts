@@ -1,13 +1,12 @@
 import { selectBackend } from '../backend/select.js';
 import { UserError } from '../errors.js';
-import { readCheckpoint } from '../model/checkpoint.js';
-import { loadModel } from '../model/load.js';
-import type { ModelConfig } from '../spec/model.js';
-import { RECIPES } from '../spec/precision.js';
+import { type Checkpoint, readCheckpoint } from '../model/checkpoint.js';
 import type { CacheFormat, WeightFormat } from '../spec/serving.js';
 import { PAGE_TOKENS } from '../tensor/latent-pages.js';
-import { TransformerRunner } from './model-runner.js';
+import { MemoryWeights } from './memory-weights.js';
+import { StoredRunner } from './model-runner.js';
 import type { ModelRunner } from './runner.js';
+import { storedModel } from './stored-model.js';
 
 export interface OpenRunnerOptions {
   /** As stored where absent. */
@@ -27,27 +26,32 @@ export interface OpenRunnerOptions {
  * @throws UserError when the folder is not a checkpoint of a supported model or an option does not fit it
  */
 export function openRunner(folder: string, options: OpenRunnerOptions = {}): ModelRunner {
-  const { cacheTokens, speculative = true, backend = 'auto', threads } = options;
+  const {
+    cacheTokens,
+    speculative = true,
+    cache: format = 'bf16',
+    backend: name = 'auto',
+    threads,
+  } = options;
   checkCacheTokens(cacheTokens);
-  const { config, weightFormat: stored } = describe(folder);
-  if (config.attention_kind !== 'mla') {
-    throw new UserError(
-      `${folder}/config.json: attention_kind is ${config.attention_kind}; inference serves mla only, whose latents it keeps`,
-    );
+  const backend = selectBackend(name, threads);
+  const checkpoint = readCheckpoint(folder);
+  try {
+    const { config } = checkpoint;
+    if (config.attention_kind !== 'mla') {
+      throw new UserError(
+        `${folder}/config.json: attention_kind is ${config.attention_kind}; inference serves mla only, whose latents it keeps`,
+      );
+    }
+    const specs = new Set(checkpoint.parameters.map(({ name }) => name));
+    const valuesOf = (name: string) =>
+      specs.has(name) ? (checkpoint.read(name).data as Float32Array) : undefined;
+    const source = new MemoryWeights(config, backend, options.weights ?? storedFormat(checkpoint), valuesOf);
+    const pages = Math.ceil((cacheTokens ?? config.max_position_embeddings) / PAGE_TOKENS);
+    return new StoredRunner(backend, storedModel(source, speculative), { format, pages });
+  } finally {
+    checkpoint.close();
   }
-  const weightFormat = options.weights ?? stored;
-  if (weightFormat !== 'fp32' && weightFormat !== 'bf16') {
-    throw new UserError(`weights are ${weightFormat}: give fp32 or bf16`);
-  }
-  const recipe = RECIPES[weightFormat];
-  const model = loadModel(folder, selectBackend(backend, threads), speculative ? undefined : 0);
-  const tokens = cacheTokens ?? model.config.max_position_embeddings;
-  return new TransformerRunner(model, {
-    recipe,
-    weightFormat,
-    cacheFormat: options.cache ?? 'bf16',
-    pages: Math.ceil(tokens / PAGE_TOKENS),
-  });
 }
 
 function checkCacheTokens(tokens: number | undefined): void {
@@ -55,9 +59,6 @@ function checkCacheTokens(tokens: number | undefined): void {
   throw new UserError(`cacheTokens is ${tokens}: give a whole number of at least 1`);
 }
 
-function describe(folder: string): { config: ModelConfig; weightFormat: WeightFormat } {
-  const checkpoint = readCheckpoint(folder);
-  checkpoint.close();
-  const embedding = checkpoint.stored.get('model.embed_tokens.weight');
-  return { config: checkpoint.config, weightFormat: embedding?.dtype === 'F32' ? 'fp32' : 'bf16' };
+function storedFormat({ stored }: Checkpoint): WeightFormat {
+  return stored.get('model.embed_tokens.weight')?.dtype === 'F32' ? 'fp32' : 'bf16';
 }

@@ -1,43 +1,39 @@
-import { type LatentRows, PAGE_TOKENS } from '../tensor/latent-pages.js';
+import { PAGE_TOKENS } from '../tensor/latent-pages.js';
 import { Tensor } from '../tensor/tensor.js';
+import type { AttentionForm } from './attention-form.js';
+import type { AttentionPart, AttentionStep } from './compose.js';
 import type { StepBatch } from './runner.js';
 
 /** Where the rows of one step stand. Legend as in `runner.ts`: M new tokens, S sequences. */
-export interface StepPlan {
-  /** i32 [M]. */
-  tokens: Tensor;
-  /** i32 [M]: position of each new token in its sequence. */
-  positions: Tensor;
-  /** i32 [M]: cache slot of each new token. */
-  slots: Tensor;
-  /** How attention is computed, rows in order. */
-  parts: AttentionPart[];
+export interface StepPlan extends AttentionStep {
+  /** [M]. */
+  tokens: Int32Array;
 }
 
-/** Neighbouring rows whose attention is computed the same way. */
-export type AttentionPart = { from: number; to: number } & (
-  | {
-      kind: 'expanded';
-      /** i32: row bounds of the sequences, from 0 at `from`. */
-      segments: Tensor;
-    }
-  | {
-      kind: 'absorbed';
-      /** Rows from 0 at `from`. */
-      rows: LatentRows;
-    }
-);
+/** Sequences whose keys and values are computed from the cache. */
+export interface ExpandedRows {
+  /** i32 [T]: cache slots of all tokens of the sequences. */
+  slots: Tensor;
+  /** i32: bounds of the sequences in `slots`. */
+  segments: Tensor;
+  /** i32: bounds of their new tokens among the part's rows. */
+  queries: Tensor;
+}
 
 /**
  * Lays out a step.
  * @param context most tokens that a sequence may have
+ * @param formOf form of attention for `added` tokens behind `cached` ones
  * @throws RangeError when a sequence outgrows its pages or the context
  */
-export function planStep(batch: StepBatch, context: number): StepPlan {
-  const count = batch.tokens.length;
-  const positions = new Int32Array(count);
-  const slots = new Int32Array(count);
-  const sequences = batch.lengths.map((length, s) => {
+export function planStep(
+  batch: StepBatch,
+  context: number,
+  formOf: (cached: number, added: number) => AttentionForm,
+): StepPlan {
+  const positions = new Int32Array(batch.tokens.length);
+  const slots = new Int32Array(batch.tokens.length);
+  const sequences = batch.lengths.map((length, s): Sequence => {
     const [from, to] = [batch.bounds[s]!, batch.bounds[s + 1]!];
     const pages = batch.pages[s]!;
     checkFits(s, length + to - from, pages, context);
@@ -45,10 +41,10 @@ export function planStep(batch: StepBatch, context: number): StepPlan {
       positions[i] = length + i - from;
       slots[i] = slotOf(pages, positions[i]!);
     }
-    return { from, to, length, pages };
+    return { from, to, length, pages, form: formOf(length, to - from) };
   });
   return {
-    tokens: Tensor.i32(batch.tokens),
+    tokens: batch.tokens,
     positions: Tensor.i32(positions),
     slots: Tensor.i32(slots),
     parts: partsOf(sequences),
@@ -60,6 +56,7 @@ interface Sequence {
   to: number;
   length: number;
   pages: Int32Array;
+  form: AttentionForm;
 }
 
 const slotOf = (pages: Int32Array, position: number): number =>
@@ -72,36 +69,43 @@ function checkFits(s: number, length: number, pages: Int32Array, context: number
   }
 }
 
-/** A prompt from its start takes the expanded form of training, everything else the absorbed one. */
+/** Neighbours of one form together; expanded sequences apart, so that their keys and values exist one after the other. */
 function partsOf(sequences: readonly Sequence[]): AttentionPart[] {
   const parts: AttentionPart[] = [];
-  const isExpanded = ({ from, to, length }: Sequence) => length === 0 && to - from > 1;
   for (let s = 0; s < sequences.length; ) {
-    const expanded = isExpanded(sequences[s]!);
+    const { form } = sequences[s]!;
     let end = s + 1;
-    while (end < sequences.length && isExpanded(sequences[end]!) === expanded) end++;
+    while (form === 'absorbed' && sequences[end]?.form === form) end++;
     const run = sequences.slice(s, end);
     const [from, to] = [run[0]!.from, run.at(-1)!.to];
-    if (to > from) parts.push({ from, to, ...(expanded ? segmentsOf(run) : latentRows(run)) });
+    if (to > from && form === 'absorbed') parts.push({ kind: form, from, to, rows: latentRows(run) });
+    if (to > from && form === 'expanded') parts.push({ kind: form, from, to, rows: expandedRows(run[0]!) });
     s = end;
   }
   return parts;
 }
 
-function segmentsOf(run: readonly Sequence[]): { kind: 'expanded'; segments: Tensor } {
-  const start = run[0]!.from;
-  return { kind: 'expanded', segments: Tensor.i32([0, ...run.map(({ to }) => to - start)]) };
-}
-
-function latentRows(run: readonly Sequence[]): { kind: 'absorbed'; rows: LatentRows } {
+function latentRows(run: readonly Sequence[]): Extract<AttentionPart, { kind: 'absorbed' }>['rows'] {
   const start = run[0]!.from;
   const pageBounds = [0];
   for (const { pages } of run) pageBounds.push(pageBounds.at(-1)! + pages.length);
-  const rows = {
+  const table = new Int32Array(pageBounds.at(-1)!);
+  run.forEach(({ pages }, i) => {
+    table.set(pages, pageBounds[i]!);
+  });
+  return {
     bounds: Tensor.i32([0, ...run.map(({ to }) => to - start)]),
     lengths: Tensor.i32(run.map(({ length }) => length)),
-    pages: Tensor.i32(run.flatMap(({ pages }) => [...pages])),
+    pages: Tensor.i32(table),
     pageBounds: Tensor.i32(pageBounds),
   };
-  return { kind: 'absorbed', rows };
+}
+
+function expandedRows({ from, to, length, pages }: Sequence): ExpandedRows {
+  const tokens = length + to - from;
+  return {
+    slots: Tensor.i32(Int32Array.from({ length: tokens }, (_, position) => slotOf(pages, position))),
+    segments: Tensor.i32([0, tokens]),
+    queries: Tensor.i32([0, to - from]),
+  };
 }

@@ -183,8 +183,10 @@ export interface Backend extends InferenceOps {
 
   /**
    * Causal multi-head attention on MLA's expanded heads, within segments.
-   * q [T, H·(nope+rope)] per head [q_nope | q_rope]; kv [T, H·(nope+v)] per head [k_nope | v]; kRope [T, rope];
-   * segments i32 [S+1] ascending row bounds; o [T, H·v]; logSumExp f32 [H, T] is kept for backward.
+   * q [T, H·(nope+rope)] per head [q_nope | q_rope]; kv [S, H·(nope+v)] per head [k_nope | v]; kRope [S, rope];
+   * segments i32 ascending row bounds of keys; o [T, H·v]; logSumExp f32 [H, T] is kept for backward. Without `queries`
+   * there is a query for every key. Else `queries` are i32 row bounds of q, and those of a segment are of its last tokens:
+   * the keys before them were computed earlier.
    */
   attention(
     q: Tensor,
@@ -194,6 +196,7 @@ export interface Backend extends InferenceOps {
     shape: AttentionShape,
     o: Tensor,
     logSumExp: Tensor,
+    queries?: Tensor,
   ): void;
   attentionBackward(
     dO: Tensor,

@@ -1,4 +1,6 @@
 import type { WeightFormat } from '../spec/serving.js';
+import type { AttentionWeights, BlockRows, FeedForwardWeights } from './blocks.js';
+import type { LatentPages } from './latent-pages.js';
 import type { Tensor } from './tensor.js';
 
 /**
@@ -68,4 +70,13 @@ export interface InferenceOps {
    * A row of y depends on its row of x alone, bit for bit: not on M, its place, or the rows beside it.
    */
   project(x: Tensor, w: StoredWeight, y: Tensor, options?: { offsets?: Tensor; accumulate?: boolean }): void;
+  /** Rows `ids` i32 [M] of a weight of one group → out f32 [M, K]: the lookup in an embedding's table. */
+  readRows(w: StoredWeight, ids: Tensor, out: Tensor): void;
+  /**
+   * x f32 [M, D] += MLA of its norm, absorbed, the cache written on the way, in one call: for few tokens, where calls and barriers
+   * count. Same bits as the composition of single ops in `infer/compose.ts`, which stands in where a backend has none.
+   */
+  attentionBlock?(x: Tensor, w: AttentionWeights, pages: LatentPages, at: BlockRows): void;
+  /** x f32 [M, D] += FFN or MoE of its norm, likewise. */
+  feedForwardBlock?(x: Tensor, w: FeedForwardWeights): void;
 }

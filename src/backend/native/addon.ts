@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Operand } from '../../spec/precision.js';
+import type { RouterShape } from '../../tensor/backend.js';
 import type { TensorData } from '../../tensor/tensor.js';
 
 /**
@@ -24,6 +25,17 @@ export const scaleMode = ({ scale, granularity }: Operand): number =>
 
 /** experts, topK, groups, topGroups, scoring, method, normalize, scalingFactor. */
 type RouterArguments = [number, number, number, number, string, string, boolean, number];
+
+export const routerArguments = (s: RouterShape): RouterArguments => [
+  s.experts,
+  s.topK,
+  s.groups,
+  s.topGroups,
+  s.scoring,
+  s.method,
+  s.normalize,
+  s.scalingFactor,
+];
 
 /** data, format, latent, rope. */
 type PageArguments = readonly [Data, number, number, number];
@@ -113,6 +125,7 @@ export interface Kernels {
     kv: Data,
     kRope: Data,
     segments: Data,
+    queries: Optional,
     heads: number,
     nope: number,
     rope: number,
@@ -220,7 +233,46 @@ export interface Kernels {
   /** Returns the first tile whose header is damaged, or -1. */
   logfmtDecode(wire: Data, cols: number, bits: number, out: Data): number;
 
+  readRows(weight: unknown, ids: Data, out: Data): void;
   /** `weight` is what storeWeight gave. */
+  /** Weights are what storeWeight gave. `sizes`: heads, nope, rope, v, latent. */
+  attentionBlock(
+    x: Data,
+    positions: Data,
+    slots: Data,
+    cache: Data,
+    format: number,
+    bounds: Data,
+    lengths: Data,
+    pages: Data,
+    pageBounds: Data,
+    inputNorm: Data,
+    down: unknown,
+    queryNorm: Optional,
+    queryUp: unknown,
+    latentNorm: Data,
+    keyUp: unknown,
+    valueUp: unknown,
+    output: unknown,
+    ropeTable: Data,
+    sizes: readonly number[],
+    eps: number,
+    scale: number,
+    interleaved: boolean,
+  ): void;
+  mlpBlock(x: Data, norm: Data, gateUp: unknown, down: unknown, eps: number): void;
+  moeBlock(
+    x: Data,
+    norm: Data,
+    gate: unknown,
+    bias: Data,
+    gateUp: unknown,
+    down: unknown,
+    sharedGateUp: unknown,
+    sharedDown: unknown,
+    eps: number,
+    ...router: RouterArguments
+  ): void;
   project(weight: unknown, x: Data, m: number, y: Data, offsets: Optional, accumulate: boolean): void;
 
   /**

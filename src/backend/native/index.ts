@@ -1,4 +1,4 @@
-import type { Backend, PackedWeight, QuantizedTensor, RouterShape } from '../../tensor/backend.js';
+import type { Backend, PackedWeight, QuantizedTensor } from '../../tensor/backend.js';
 import type { LatentPages } from '../../tensor/latent-pages.js';
 import { fp22Of, isNarrow } from '../../tensor/quantized.js';
 import {
@@ -8,6 +8,7 @@ import {
   type InstructionSet,
   type Kernels,
   loadAddon,
+  routerArguments,
   scaleMode,
 } from './addon.js';
 import { inferenceOps } from './inference.js';
@@ -148,12 +149,13 @@ function attentionOps(
   kernels: Kernels,
 ): Part<'attention' | 'attentionBackward' | 'latentWrite' | 'latentRead' | 'latentAttention'> {
   return {
-    attention: (q, kv, kRope, segments, { heads, nope, rope, v, scale }, o, logSumExp) =>
+    attention: (q, kv, kRope, segments, { heads, nope, rope, v, scale }, o, logSumExp, queries) =>
       kernels.attention(
         q.data,
         kv.data,
         kRope.data,
         segments.data,
+        queries?.data,
         heads,
         nope,
         rope,
@@ -201,9 +203,6 @@ function attentionOps(
 
 const pageArguments = ({ data, format, latent, rope }: LatentPages) =>
   [data.data, CACHE_FORMAT_CODES[format], latent, rope] as const;
-
-const routerArguments = (s: RouterShape) =>
-  [s.experts, s.topK, s.groups, s.topGroups, s.scoring, s.method, s.normalize, s.scalingFactor] as const;
 
 function expertOps(
   kernels: Kernels,

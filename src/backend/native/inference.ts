@@ -1,7 +1,10 @@
 import { WEIGHT_FORMATS } from '../../spec/serving.js';
+import type { AttentionWeights, BlockRows, FeedForwardWeights } from '../../tensor/blocks.js';
 import type { InferenceOps } from '../../tensor/inference.js';
+import type { LatentPages } from '../../tensor/latent-pages.js';
+import type { Tensor } from '../../tensor/tensor.js';
 import { describeWeight } from '../stored.js';
-import type { Addon, Kernels } from './addon.js';
+import { type Addon, CACHE_FORMAT_CODES, type Kernels, routerArguments } from './addon.js';
 
 /** Mapped files and stored weights on the addon. */
 export function inferenceOps(addon: Addon, kernels: Kernels): InferenceOps {
@@ -27,5 +30,60 @@ export function inferenceOps(addon: Addon, kernels: Kernels): InferenceOps {
     },
     project: (x, w, y, { offsets, accumulate = false } = {}) =>
       kernels.project(w.handle, x.data, x.rows, y.data, offsets?.data, accumulate),
+    readRows: (w, ids, out) => kernels.readRows(w.handle, ids.data, out.data),
+    attentionBlock: (x, w, pages, at) => attentionBlock(kernels, x, w, pages, at),
+    feedForwardBlock: (x, w) => feedForwardBlock(kernels, x, w),
   };
+}
+
+function attentionBlock(
+  kernels: Kernels,
+  x: Tensor,
+  w: AttentionWeights,
+  pages: LatentPages,
+  { positions, slots, rows }: BlockRows,
+): void {
+  kernels.attentionBlock(
+    x.data,
+    positions.data,
+    slots.data,
+    pages.data.data,
+    CACHE_FORMAT_CODES[pages.format],
+    rows.bounds.data,
+    rows.lengths.data,
+    rows.pages.data,
+    rows.pageBounds.data,
+    w.inputNorm.data,
+    w.down.handle,
+    w.query?.norm.data,
+    w.query?.up.handle,
+    w.latentNorm.data,
+    w.keyUp.handle,
+    w.valueUp.handle,
+    w.output.handle,
+    w.ropeTable.data,
+    [w.heads, w.nope, w.rope, w.v, w.latent],
+    w.eps,
+    w.scale,
+    w.interleaved,
+  );
+}
+
+function feedForwardBlock(kernels: Kernels, x: Tensor, w: FeedForwardWeights): void {
+  const { norm, eps, dense, experts } = w;
+  if (dense) kernels.mlpBlock(x.data, norm.data, dense.gateUp.handle, dense.down.handle, eps);
+  if (!experts) return;
+  const { gate, bias, routed, shared, shape } = experts;
+  kernels.moeBlock(
+    x.data,
+    norm.data,
+    gate.handle,
+    bias.data,
+    routed.gateUp.handle,
+    routed.down.handle,
+    shared?.gateUp.handle,
+    shared?.down.handle,
+    eps,
+    ...routerArguments(shape),
+  );
 }

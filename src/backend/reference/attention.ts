@@ -35,12 +35,11 @@ function columns(x: Values, stride: number, from: number, width: number): Float6
   return out;
 }
 
-/** Head `h` of q [T, H·(nope+rope)], kv [T, H·(nope+v)], kRope [T, rope]. */
+/** Head `h` of q [T, H·(nope+rope)], kv [S, H·(nope+v)], kRope [S, rope]. */
 function headOf(q: Values, kv: Values, kRope: Values, s: AttentionShape, h: number): Head {
   const width = s.nope + s.rope;
   const kvWidth = s.nope + s.v;
-  const tokens = q.length / (s.heads * width);
-  const k = new Float64Array(tokens * width);
+  const k = new Float64Array((kv.length / (s.heads * kvWidth)) * width);
   copyBlock(kv, s.heads * kvWidth, h * kvWidth, s.nope, k, width, 0);
   copyBlock(kRope, s.rope, 0, s.rope, k, width, s.nope);
   return {
@@ -50,10 +49,16 @@ function headOf(q: Values, kv: Values, kRope: Values, s: AttentionShape, h: numb
   };
 }
 
-/** Calls `visit(i, first)` for every token i with the first token of its segment. */
-function forEachToken(segments: Int32Array, visit: (i: number, first: number) => void): void {
+/** Calls `visit(i, first, count)` for every query i with the keys that it sees: `count` from `first`. */
+function forEachQuery(
+  segments: Int32Array,
+  queries: Int32Array,
+  visit: (i: number, first: number, count: number) => void,
+): void {
   for (let s = 0; s + 1 < segments.length; s++) {
-    for (let i = segments[s]!; i < segments[s + 1]!; i++) visit(i, segments[s]!);
+    const unseen = queries[s + 1]! - 1;
+    for (let i = queries[s]!; i <= unseen; i++)
+      visit(i, segments[s]!, segments[s + 1]! - segments[s]! - (unseen - i));
   }
 }
 
@@ -82,27 +87,34 @@ export function attention(
   shape: AttentionShape,
   o: Tensor,
   logSumExp: Tensor,
+  queries: Tensor = segments,
 ): void {
   const inputs = [read(q), read(kv), read(kRope)] as const;
+  const bounds = [integers(segments), integers(queries)] as const;
   const output = target(o);
   const lse = read(logSumExp);
   const tokens = q.rows;
   for (let h = 0; h < shape.heads; h++) {
     const head = headOf(...inputs, shape, h);
-    const result = attendHead(head, integers(segments), shape, lse.subarray(h * tokens, (h + 1) * tokens));
+    const result = attendHead(head, ...bounds, shape, lse.subarray(h * tokens, (h + 1) * tokens));
     copyBlock(result, shape.v, 0, shape.v, output, shape.heads * shape.v, h * shape.v);
   }
   commit(o, output);
 }
 
 /** One head of `attention`: returns O [T, v], fills lse [T]. */
-function attendHead(head: Head, segments: Int32Array, shape: AttentionShape, lse: Values): Float64Array {
+function attendHead(
+  head: Head,
+  segments: Int32Array,
+  queries: Int32Array,
+  shape: AttentionShape,
+  lse: Values,
+): Float64Array {
   const { nope, rope, v: width, scale } = shape;
   const depth = nope + rope;
-  const p = new Float64Array(lse.length);
-  const o = new Float64Array(head.v.length);
-  forEachToken(segments, (i, first) => {
-    const count = i - first + 1;
+  const p = new Float64Array(head.k.length / depth);
+  const o = new Float64Array(lse.length * width);
+  forEachQuery(segments, queries, (i, first, count) => {
     for (let j = 0; j < count; j++) {
       p[j] = scale * dot(head.q, i * depth, head.k, (first + j) * depth, depth);
     }
@@ -168,7 +180,7 @@ function backwardHead(
     Float64Array,
     Float64Array,
   ];
-  forEachToken(segments, (i, first) => {
+  forEachQuery(segments, segments, (i, first) => {
     const delta = dot(dO, i * width, o, i * width, width);
     for (let j = first; j <= i; j++) {
       const p = Math.exp(scale * dot(head.q, i * depth, head.k, j * depth, depth) - lse[i]!);

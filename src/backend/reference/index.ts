@@ -10,7 +10,7 @@ import { adamw, sumOfSquares } from './optimizer.js';
 import { dequantize, packedSizes, packWeight, quantize } from './quantize.js';
 import { rope } from './rope.js';
 import { argmax, softmaxWeights } from './sampling.js';
-import { forgetPages, mapFile, project, residentBytes, storeWeight } from './stored.js';
+import { forgetPages, mapFile, project, readRows, residentBytes, storeWeight } from './stored.js';
 import { throughWire } from './wire.js';
 
 /**
@@ -66,4 +66,5 @@ export const referenceBackend: Backend = {
   forgetPages,
   storeWeight,
   project,
+  readRows,
 };

@@ -94,6 +94,25 @@ function tokensOf(x: Tensor, format: WeightFormat): Tokens {
   };
 }
 
+/** Rows ids i32 [M] → out f32 [M, K]. */
+export function readRows(w: StoredWeight, ids: Tensor, out: Tensor): void {
+  const values = read(out);
+  integers(ids).forEach((id, m) => {
+    const row = findRow(w, id);
+    for (let i = 0; i < w.k; i++)
+      values[m * w.k + i] = row.values[i]! * row.scaleOf(Math.floor(i / row.tile));
+  });
+}
+
+function findRow(w: StoredWeight, row: number): Row {
+  let first = 0;
+  for (const piece of w.pieces[0]!) {
+    if (row < first + piece.rows) return rowOf(w.format, piece, row - first, w.k);
+    first += piece.rows;
+  }
+  throw new RangeError(`row ${row} of a weight of ${w.n}`);
+}
+
 /** The rows of group g with their numbers. */
 function* rowsOf(w: StoredWeight, g: number): Generator<[number, Row]> {
   let n = 0;

@@ -24,6 +24,13 @@ const SEGMENTS: readonly number[][] = [
   [0, 0, 40, 40, 257],
 ];
 
+/** Bounds of queries that are fewer than the keys of the last of SEGMENTS, [0, 0, 40, 40, 257]. */
+const LAST_QUERIES: readonly number[][] = [
+  [0, 0, 1, 1, 131],
+  [2, 2, 42, 42, 43],
+  [0, 0, 0, 0, 217],
+];
+
 export function* attentionOps(): Generator<Case> {
   for (const dtype of ['f32', 'bf16'] as const) {
     for (const heads of HEADS) {
@@ -31,6 +38,7 @@ export function* attentionOps(): Generator<Case> {
         yield forwardCase(heads, segments, dtype);
         yield backwardCase(heads, segments, dtype);
       }
+      for (const queries of LAST_QUERIES) yield lastQueriesCase(heads, queries, dtype);
     }
   }
 }
@@ -84,6 +92,30 @@ function forwardCase(
       o: relativeError(dtype, tokens) * largest(kv),
       logSumExp: relativeError('f32', depth) * largest(want.logSumExp!),
     }),
+  };
+}
+
+/** Queries of the last tokens of each segment alone. */
+function lastQueriesCase(
+  heads: readonly [number, number, number, number],
+  queries: number[],
+  dtype: DType,
+): Case {
+  const all = forwardCase(heads, [0, 0, 40, 40, 257], dtype);
+  const shape = shapeOf(heads);
+  const rows = queries.at(-1)!;
+  const { inputs, outputs, tolerance } = all;
+  return {
+    ...all,
+    name: `${all.name}, queries ${queries}`,
+    inputs: { ...inputs, q: inputs.q!.rowsView(0, rows), queries: Tensor.i32(queries) },
+    outputs: {
+      o: blank([rows, outputs.o!.cols], dtype),
+      logSumExp:
+        queries[0] === 0 ? blank([shape.heads, rows], 'f32') : Tensor.zeros([shape.heads, rows], 'f32'),
+    },
+    run: (on, t) => on.attention(t.q!, t.kv!, t.kRope!, t.segments!, shape, t.o!, t.logSumExp!, t.queries!),
+    tolerance: tolerance!,
   };
 }
 

@@ -80,6 +80,7 @@ export function* storedOps(): Generator<Case | Rule> {
     yield projectCase(format, SIZES[5]!, 'f32', 'f32', true);
     yield projectCase(format, SIZES[9]!, 'f32', 'bf16', false);
     yield projectCase(format, SIZES[10]!, 'bf16', 'bf16', true);
+    yield readRowsCase(format);
     yield {
       op: 'project',
       name: `${format}: a row's result is the same alone and in any batch`,
@@ -93,6 +94,19 @@ export function* storedOps(): Generator<Case | Rule> {
   }
   yield { op: 'project', name: 'fp8: NaN codes and subnormal codes', verify: oddCodes };
   yield { op: 'project', name: 'fp8: blocks count from the first row of the tensor', verify: fp8Rows };
+}
+
+/** Equal to the bit: a code times its scale is rounded once. */
+function readRowsCase(format: WeightFormat): Case {
+  const sizes = { m: 0, n: [20, 33], k: 203 };
+  const pieces = randomPieces(new Data(705), format, sizes);
+  return {
+    op: 'readRows',
+    name: format,
+    inputs: { ids: Tensor.i32([0, 52, 19, 20, 7, 35, 7]) },
+    outputs: { out: blank([7, sizes.k], 'f32') },
+    run: (on, t) => on.readRows(on.storeWeight(format, sizes.k, pieces), t.ids!, t.out!),
+  };
 }
 
 /** Pieces of G groups of random rows, and their tensors. */
