@@ -128,8 +128,9 @@ class QueryBlock {
     for (int64_t span = 0; span < first + count; span += kKeySpan) {
       for (int64_t row = 0; row < count; row += kRows) {
         const int64_t end = first + row + kRows;
-        for (int64_t key = span; key < std::min(span + kKeySpan, end); key += kKeyBlock) {
-          steps.push_back({row, key, std::min(kKeyBlock, length - key), std::min(kKeyBlock, end - key), scores[steps.size() % 2]});
+        for (int64_t key = span; key < std::min({span + kKeySpan, end, length}); key += kKeyBlock) {
+          const int64_t columns = round_up(std::min(kKeyBlock, std::min(end, length) - key), kBlock);
+          steps.push_back({row, key, std::min(kKeyBlock, length - key), columns, scores[steps.size() % 2]});
         }
       }
     }

@@ -1,4 +1,5 @@
 import type { Backend } from '../tensor/backend.js';
+import { describeWeight } from './stored.js';
 
 /**
  * A backend that computes nothing: a step run on it touches no memory and counts what the same step on `like`
@@ -10,14 +11,22 @@ export function countingBackend(like: Backend): { backend: Backend; bytes: () =>
     get(target, property) {
       if (property === 'name') return target.name;
       if (property === 'packedSizes') return target.packedSizes.bind(target);
+      if (property === 'storeWeight') return described;
       if (property === 'allocate') {
         return (size: number) => {
           bytes += size;
           return new ArrayBuffer(size);
         };
       }
-      return () => undefined;
+      // Ops that only some backends have.
+      return typeof target[property as keyof Backend] === 'function' ? () => undefined : undefined;
     },
   });
   return { backend, bytes: () => bytes };
 }
+
+/** A weight of which nothing is read. */
+const described: Backend['storeWeight'] = (format, k, groups) => ({
+  ...describeWeight(format, k, groups),
+  handle: undefined,
+});

@@ -1,4 +1,6 @@
 import type { Backend, PackedWeight, QuantizedTensor } from '../tensor/backend.js';
+import type { AttentionWeights, BlockRows, FeedForwardWeights } from '../tensor/blocks.js';
+import type { StoredWeight } from '../tensor/inference.js';
 import { type LatentPages, type LatentRows, PAGE_TOKENS, pageLayout } from '../tensor/latent-pages.js';
 import { Tensor } from '../tensor/tensor.js';
 
@@ -126,6 +128,36 @@ const DETAILS: Record<string, (values: unknown[]) => Detail> = {
     const bytes = (tokens * pageLayout({ format, latent, rope }).bytes) / PAGE_TOKENS;
     return { detail: format, flops: 2 * heads * seen * (2 * latent + rope), bytes };
   },
+  project: ([x, w]) => {
+    const { format, groups, n, k, bytes } = w as StoredWeight;
+    const { rows } = x as Tensor;
+    const shared = groups > 1 ? ` of ${groups} groups` : '';
+    return { detail: `${format} [${rows}, ${k}] x [${n}]${shared}`, flops: 2 * rows * n * k, bytes };
+  },
+  attentionBlock: ([x, w, pages, at]) => {
+    const { down, query, keyUp, valueUp, output, heads } = w as AttentionWeights;
+    const weights = [down, query?.up, keyUp, valueUp, output].filter((one) => one !== undefined);
+    const seen = DETAILS.latentAttention!([x, pages, (at as BlockRows).rows, { heads }]);
+    const work = productsOf((x as Tensor).rows, weights);
+    return {
+      detail: `${down.format}, cache ${seen.detail}`,
+      flops: work.flops + seen.flops,
+      bytes: work.bytes + seen.bytes!,
+    };
+  },
+  feedForwardBlock: ([x, w]) => {
+    const { dense, experts } = w as FeedForwardWeights;
+    const { rows } = x as Tensor;
+    const always = [dense, experts?.shared].flatMap((mlp) => (mlp ? [mlp.gateUp, mlp.down] : []));
+    const own = productsOf(rows, experts ? [...always, experts.gate] : always);
+    if (!experts) return { detail: dense!.down.format, ...own };
+    const { routed, shape } = experts;
+    const chosen = productsOf((rows * shape.topK) / shape.experts, [routed.gateUp, routed.down]);
+    // Experts that get rows from a router that is even.
+    const share = 1 - (1 - shape.topK / shape.experts) ** rows;
+    const bytes = own.bytes + chosen.bytes * share;
+    return { detail: `${routed.down.format} experts`, flops: own.flops + chosen.flops, bytes };
+  },
   quantize: ([x, out]) => {
     const { rows, cols } = x as Tensor;
     return { detail: `${(out as QuantizedTensor).operand.format} [${rows}, ${cols}]`, flops: 0 };
@@ -138,3 +170,11 @@ const DETAILS: Record<string, (values: unknown[]) => Detail> = {
     };
   },
 };
+
+/** Operations and bytes of weights of which every group meets `rows` rows. */
+function productsOf(rows: number, weights: readonly StoredWeight[]): { flops: number; bytes: number } {
+  return {
+    flops: weights.reduce((sum, { n, k, groups }) => sum + 2 * rows * n * k * groups, 0),
+    bytes: weights.reduce((sum, { bytes }) => sum + bytes, 0),
+  };
+}

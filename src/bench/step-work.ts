@@ -100,7 +100,7 @@ export function workOf({ op, detail, calls, flops, bytes }: OpTime, length: numb
   // A grouped product is one for every expert that gets rows, whose weights alone are read; the router is taken to be even.
   const groups = Number(/(\d+) groups/.exec(detail)?.[1] ?? 1);
   const rows = Number(/\[(\d+), \d+\] x/.exec(detail)?.[1] ?? Number.POSITIVE_INFINITY);
-  const share = op === 'gemm' && groups > 1 ? 1 - (1 - 1 / groups) ** rows : 1;
+  const share = (op === 'gemm' || op === 'project') && groups > 1 ? 1 - (1 - 1 / groups) ** rows : 1;
   const key = `${op} ${kind}${grouped}`.trim();
   return { key, calls: calls * groups * share, flops: quadratic, bytes: bytes * share };
 }

@@ -1,5 +1,6 @@
 import { codeBytes } from '../backend/stored.js';
 import { listParameters, type ParameterSpec } from '../model/parameters.js';
+import type { Transformer } from '../model/transformer.js';
 import { encodeBf16Array } from '../numerics/bf16.js';
 import { E4M3 } from '../numerics/minifloat.js';
 import { quantizeBlocks } from '../numerics/tiles.js';
@@ -94,6 +95,16 @@ export class MemoryWeights implements WeightSource {
   private columns(name: string): number {
     return this.shape(name).at(-1)!;
   }
+}
+
+/** The weights of a model that is being trained, or was initialised. */
+export function transformerWeights(model: Transformer, format: WeightFormat): MemoryWeights {
+  const bias = /^model\.layers\.(\d+)\.mlp\.gate\.e_score_correction_bias$/;
+  return new MemoryWeights(model.config, model.backend, format, (name) => {
+    const router = bias.exec(name);
+    const tensor = router ? model.routers.get(Number(router[1]))?.bias : model.parameters.get(name)?.value;
+    return tensor?.data as Float32Array | undefined;
+  });
 }
 
 /**
