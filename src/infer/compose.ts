@@ -9,7 +9,7 @@ import type { StoredWeight } from '../tensor/inference.js';
 import type { LatentPages } from '../tensor/latent-pages.js';
 import type { Tape } from '../tensor/tape.js';
 import { Tensor } from '../tensor/tensor.js';
-import type { ExpandedRows } from './step-plan.js';
+import type { AttentionStep, ExpandedRows } from './step-plan.js';
 
 /**
  * The blocks of a decoder layer, composed of the backend's ops: what `attentionBlock` and `feedForwardBlock` do in one call,
@@ -21,16 +21,6 @@ import type { ExpandedRows } from './step-plan.js';
 
 /** The latent norms have this epsilon in the published code, whatever `rms_norm_eps` says. */
 const LATENT_NORM_EPS = 1e-6;
-
-/** Neighbouring rows of a step with the form of their attention. */
-export type AttentionPart =
-  | { kind: 'absorbed'; from: number; to: number; rows: BlockRows['rows'] }
-  | { kind: 'expanded'; from: number; to: number; rows: ExpandedRows };
-
-/** Rows of a step. */
-export interface AttentionStep extends Pick<BlockRows, 'positions' | 'slots'> {
-  parts: readonly AttentionPart[];
-}
 
 /** x · Wᵀ in fresh memory. */
 export function project(tape: Tape, x: Tensor, w: StoredWeight, offsets?: Tensor): Tensor {

@@ -1,8 +1,18 @@
+import type { BlockRows } from '../tensor/blocks.js';
 import { PAGE_TOKENS } from '../tensor/latent-pages.js';
 import { Tensor } from '../tensor/tensor.js';
 import type { AttentionForm } from './attention-form.js';
-import type { AttentionPart, AttentionStep } from './compose.js';
 import type { StepBatch } from './runner.js';
+
+/** Neighbouring rows of a step with the form of their attention. */
+export type AttentionPart =
+  | { kind: 'absorbed'; from: number; to: number; rows: BlockRows['rows'] }
+  | { kind: 'expanded'; from: number; to: number; rows: ExpandedRows };
+
+/** Rows of a step. */
+export interface AttentionStep extends Pick<BlockRows, 'positions' | 'slots'> {
+  parts: readonly AttentionPart[];
+}
 
 /** Where the rows of one step stand. Legend as in `runner.ts`: M new tokens, S sequences. */
 export interface StepPlan extends AttentionStep {

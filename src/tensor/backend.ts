@@ -1,7 +1,10 @@
 import type { Accumulator, Operand, Wire } from '../spec/precision.js';
 import type { InferenceOps } from './inference.js';
 import type { LatentPages, LatentRows } from './latent-pages.js';
+import type { RouterShape } from './router.js';
 import type { DType, Tensor } from './tensor.js';
+
+export type { RouterShape };
 
 /**
  * The op contract. Every op writes into tensors that the caller allocated, in full, and never reads results
@@ -60,21 +63,6 @@ export interface RopeLayout {
   rope: number;
   /** Pairs are (x0,x1),(x2,x3)… if true, (x0,x_{d/2}),… if false. */
   interleaved: boolean;
-}
-
-/** Gate of DeepSeekMoE [TR §2.1.2; V2 §2.1.2]. */
-export interface RouterShape {
-  /** E. */
-  experts: number;
-  /** K. */
-  topK: number;
-  groups: number;
-  topGroups: number;
-  scoring: 'sigmoid' | 'softmax';
-  /** noaux_tc: biased choice, group score = sum of its two best; greedy: no groups; group_limited_greedy: group score = its best. */
-  method: 'noaux_tc' | 'greedy' | 'group_limited_greedy';
-  normalize: boolean;
-  scalingFactor: number;
 }
 
 export interface AdamWStep {

@@ -1,6 +1,6 @@
-import type { RouterShape } from './backend.js';
-import type { StoredWeight } from './inference.js';
 import type { LatentRows } from './latent-pages.js';
+import type { RouterShape } from './router.js';
+import type { StoredWeight } from './stored-weight.js';
 import type { Tensor } from './tensor.js';
 
 /**
