@@ -103,8 +103,8 @@
           "type": "static_library",
           "sources": ["<@(kernel_sources)"],
           "defines": ["FATHOM_ISA_NS=amx"],
-          "cflags": ["<@(avx512_flags)", "-mamx-tile", "-mamx-bf16"],
-          "xcode_settings": { "OTHER_CFLAGS": ["<@(avx512_flags)", "-mamx-tile", "-mamx-bf16"] }
+          "cflags": ["<@(avx512_flags)", "-mgfni", "-mamx-tile", "-mamx-bf16"],
+          "xcode_settings": { "OTHER_CFLAGS": ["<@(avx512_flags)", "-mgfni", "-mamx-tile", "-mamx-bf16"] }
         }
       ]
     }]

@@ -24,20 +24,43 @@
 namespace fathom {
 namespace FATHOM_ISA_NS {
 
-/// Palette 1 [Intel SDM vol. 1, 18.3] with tiles of 16 rows: 4 and 5 of 64 bytes, the others of `columns` dwords, 1 to 16. Once per
-/// thread and change; what the tiles hold is lost then.
-inline void configure_tiles(int columns) {
+/// Sizes of tile registers 0-3, 4-5 and 6-7.
+struct TileSizes {
+  struct {
+    uint8_t rows;
+    uint16_t bytes;
+  } sums, left, right;
+};
+
+/// Gives the tiles their sizes [Intel SDM vol. 1, 18.3], once per thread and change; what they hold is lost then. `key` names the
+/// sizes.
+inline void configure_tiles(int key, const TileSizes& sizes) {
   static thread_local int configured = 0;
-  if (configured == columns) return;
-  const auto narrow = static_cast<uint16_t>(4 * columns);
+  if (configured == key) return;
   struct alignas(64) {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
     uint16_t bytes_per_row[16] = {};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    uint8_t rows[16] = {};
   } config;
-  for (int tile = 0; tile < 8; ++tile) config.bytes_per_row[tile] = tile == 4 || tile == 5 ? 64 : narrow;
+  for (int tile = 0; tile < 8; ++tile) {
+    const auto& size = tile < 4 ? sizes.sums : tile < 6 ? sizes.left : sizes.right;
+    config.bytes_per_row[tile] = size.bytes;
+    config.rows[tile] = size.rows;
+  }
   asm volatile("ldtilecfg %0" ::"m"(config) : "memory");
-  configured = columns;
+  configured = key;
+}
+
+/// Left tiles of 16 rows of 64 bytes; sums and right tiles of `columns` dwords, 1 to 16.
+inline void configure_tiles(int columns) {
+  const auto narrow = static_cast<uint16_t>(4 * columns);
+  configure_tiles(columns, {{16, narrow}, {16, 64}, {16, narrow}});
+}
+
+/// Left tiles of `rows` rows of 32 bytes, right tiles of 32 by 16 bytes, in rows of four.
+inline void configure_half_tiles(int rows) {
+  const auto count = static_cast<uint8_t>(rows);
+  configure_tiles(16 + rows, {{count, 64}, {count, 32}, {8, 64}});
 }
 
 /// All eight tiles at 16 rows of 64 bytes.

@@ -41,7 +41,7 @@ Isa detect() {
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
   if (!avx512) return Isa::avx2;
-  return cpu_has_amx() && amx_is_usable() ? Isa::amx : Isa::avx512;
+  return __builtin_cpu_supports("gfni") && cpu_has_amx() && amx_is_usable() ? Isa::amx : Isa::avx512;
 }
 
 #else

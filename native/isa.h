@@ -9,7 +9,7 @@ namespace fathom {
 ///   portable  the compiler's baseline (SSE2 on x86, NEON on Arm)
 ///   avx2      AVX2 + FMA
 ///   avx512    AVX-512 F/BW/VL/DQ + BF16 + VNNI (an AVX-512 CPU without BF16 uses avx2)
-///   amx       avx512 + AMX tiles with BF16
+///   amx       avx512 + GFNI + AMX tiles with BF16 and INT8
 enum class Isa : int { portable, avx2, avx512, amx };
 
 const char* isa_name(Isa isa);

@@ -15,72 +15,55 @@ namespace {
 
 constexpr int kRowsSlot = 7;
 
-/// Whether a format's tokens are blocks of BF16 for the tile unit.
-constexpr bool uses_tiles([[maybe_unused]] WeightFormat format) {
-#if defined(FATHOM_AMX)
-  return format == WeightFormat::bf16 || format == WeightFormat::fp8;
-#else
-  return false;
-#endif
-}
-
-/// Whether int8 weights take a block of so many tokens through the tile unit.
-constexpr bool int8_in_tiles([[maybe_unused]] int64_t count) {
-#if defined(FATHOM_AMX)
-  return count > 4;
-#else
-  return false;
-#endif
-}
+/// Tokens from which q4 weights are multiplied by the tile unit.
+constexpr int64_t kQ4TileTokens = 5;
 
 constexpr bool quantises(WeightFormat format) { return format == WeightFormat::int8 || format == WeightFormat::q4; }
 
-void run_int8(const Band& band, const IntBlock& block, int64_t count, BandSums sums) {
-#if defined(FATHOM_AMX)
-  if (int8_in_tiles(count)) return tile_band_int8(band, block, count, sums);
-#endif
-  int8_band(band, block, count, sums);
-}
-
-void run_band(const StoredWeight& w, const Band& band, const uint8_t* block, int64_t count, BandSums sums) {
-  if (w.format == WeightFormat::int8) return run_int8(band, int_block(block, w.k, count), count, sums);
+void run_band(const StoredWeight& w, const Band& band, const uint8_t* block, int64_t count, BandSums& sums) {
 #if defined(FATHOM_AMX)
   const auto* tokens = reinterpret_cast<const bf16*>(block);
+  if (w.format == WeightFormat::int8) return tile_band_int8(band, int_block(block, w.k, count), count, sums);
   if (w.format == WeightFormat::bf16) return tile_band_bf16(band, tokens, count, sums);
   if (w.format == WeightFormat::fp8) return tile_band_fp8(band, tokens, count, sums);
 #endif
   switch (w.format) {
     case WeightFormat::fp32: return dot_block<WeightFormat::fp32>(band, block, count, sums);
     case WeightFormat::fp8: return dot_block<WeightFormat::fp8>(band, block, count, sums);
+    case WeightFormat::int8: return int8_band(band, int_block(block, w.k, count), count, sums);
     default: return dot_block<WeightFormat::bf16>(band, block, count, sums);
   }
 }
 
 /// y[t][0 … rows) (+)= sums[t] from `skip`.
-template <class T>
-void put_sums(const BandSums sums, int64_t count, int64_t skip, int64_t rows, T* y, int64_t ldy, bool accumulate) {
+template <class T, int64_t Width>
+void put_sums(const float (*sums)[Width], int64_t count, int64_t skip, int64_t rows, T* y, int64_t ldy, bool accumulate) {
   for (int64_t t = 0; t < count; ++t) {
-    f32x16 value = load(sums[t] + skip, rows);
-    if (accumulate) value += load(y + t * ldy, rows);
-    store(y + t * ldy, value, rows);
+    for (int64_t r = 0; r < rows; r += 16) {
+      f32x16 value = load(sums[t] + skip + r, rows - r);
+      if (accumulate) value += load(y + t * ldy + r, rows - r);
+      store(y + t * ldy + r, value, rows - r);
+    }
   }
 }
 
 /// The band at row `at` of a matrix; of fp8, within one row of blocks.
 Band band_at(const StoredWeight& w, const WeightPiece& piece, int64_t at, int64_t row_end) {
   const int64_t skip = at - piece.begin, pitch = w.row_bytes(), first = piece.first + skip;
-  int64_t rows = std::min(kRowGrain, row_end - at);
+  int64_t left = row_end - at;
   const uint8_t* scales = piece.scales;
-  if (w.format == WeightFormat::fp8) rows = std::min(rows, kTile - first % kTile);
+  if (w.format == WeightFormat::fp8) left = std::min(left, kTile - first % kTile);
   if (w.format == WeightFormat::int8) scales += skip * tiles_of(w.k) * 4;
-  return {piece.codes + skip * pitch, scales, pitch, rows, w.k, first};
+  const int64_t spacing = std::min(band_spacing(pitch), left / kRowGrain);
+  const int64_t rows = spacing > 0 ? spacing * kRowGrain : left;
+  return {piece.codes + skip * pitch, scales, pitch, rows, std::max<int64_t>(1, spacing), w.k, first};
 }
 
 /// Rows [row, row_end) of one piece.
 template <class T>
 void project_bands(const StoredWeight& w, const WeightPiece& piece, int64_t row, int64_t row_end, const Tokens& tokens, T* y,
                    int64_t ldy, bool accumulate) {
-  alignas(64) float sums[kTokenBlock][kRowGrain];
+  alignas(64) BandSums sums;
   const int64_t stride = tokens_bytes(w, kTokenBlock);
   for (int64_t token = 0; token < tokens.count; token += kTokenBlock) {
     const int64_t count = std::min(kTokenBlock, tokens.count - token);
@@ -94,21 +77,29 @@ void project_bands(const StoredWeight& w, const WeightPiece& piece, int64_t row,
   }
 }
 
+void run_panels(const Panels& panels, const IntBlock& block, int64_t count, PanelSums& sums) {
+#if defined(FATHOM_AMX)
+  if (count >= kQ4TileTokens) return Q4Tiles(panels, block, count, sums).run();
+#endif
+  q4_block(panels, block, count, sums);
+}
+
 /// The same for panels; of a panel that is wanted in part, the whole is computed.
 template <class T>
 void project_panels(const StoredWeight& w, const WeightPiece& piece, int64_t row, int64_t row_end, const Tokens& tokens, T* y,
                     int64_t ldy, bool accumulate) {
-  alignas(64) float sums[kPanelsTogether][kTokenBlock][kRowGrain];
+  alignas(64) PanelSums sums;
   const int64_t pitch = w.row_bytes(), stride = tokens_bytes(w, kTokenBlock);
   const int64_t first = (row - piece.begin) / kRowGrain, end = (row_end - piece.begin + kRowGrain - 1) / kRowGrain;
-  for (int64_t panel = first; panel < end; panel += kPanelsTogether) {
-    const int64_t panels = std::min(kPanelsTogether, end - panel);
+  const int64_t run = (end - first + kPanelsTogether - 1) / kPanelsTogether;
+  for (int64_t i = first; i < first + run; ++i) {
+    Panels panels{{}, 0, w.k};
+    for (int64_t panel = i; panel < end; panel += run) panels.data[panels.count++] = piece.codes + panel * pitch;
     for (int64_t token = 0; token < tokens.count; token += kTokenBlock) {
       const int64_t count = std::min(kTokenBlock, tokens.count - token);
-      const IntBlock block = int_block(tokens.blocks + token / kTokenBlock * stride, w.k, count);
-      q4_block({piece.codes + panel * pitch, pitch, w.k}, panels, block, count, sums);
-      for (int64_t p = 0; p < panels; ++p) {
-        const int64_t at = piece.begin + (panel + p) * kRowGrain, skip = std::max<int64_t>(0, row - at);
+      run_panels(panels, int_block(tokens.blocks + token / kTokenBlock * stride, w.k, count), count, sums);
+      for (int64_t p = 0; p < panels.count; ++p) {
+        const int64_t at = piece.begin + (i + p * run) * kRowGrain, skip = std::max<int64_t>(0, row - at);
         const int64_t rows = std::min(kRowGrain, row_end - at) - skip;
         put_sums(sums[p], count, skip, rows, y + token * ldy + at + skip, ldy, accumulate);
       }
@@ -119,7 +110,11 @@ void project_panels(const StoredWeight& w, const WeightPiece& piece, int64_t row
 /// Tokens quantised, and turned for the tile unit where it takes them.
 template <class T>
 void prepare_int_block(const StoredWeight& w, const T* const* x, int64_t count, uint8_t* memory) {
-  const bool turned = w.format == WeightFormat::int8 && int8_in_tiles(count);
+#if defined(FATHOM_AMX)
+  const bool turned = w.format == WeightFormat::int8;
+#else
+  constexpr bool turned = false;
+#endif
   uint8_t* rows = turned ? scratch<uint8_t>(kRowsSlot, int_block_bytes(w.k, count)) : memory;
   const IntBlock plain = int_block(rows, w.k, count);
   for (int64_t t = 0; t < count; ++t) prepare_codes(x[t], w.k, t, w.format == WeightFormat::q4, plain);
@@ -136,7 +131,8 @@ template <class T>
 void prepare_block(const StoredWeight& w, const T* const* x, int64_t count, uint8_t* memory) {
   if (quantises(w.format)) return prepare_int_block(w, x, count, memory);
 #if defined(FATHOM_AMX)
-  if (uses_tiles(w.format)) return prepare_tile_block(x, count, w.k, reinterpret_cast<bf16*>(memory));
+  if (w.format == WeightFormat::fp8) return prepare_fp8_block(x, count, w.k, reinterpret_cast<bf16*>(memory));
+  if (w.format == WeightFormat::bf16) return prepare_tile_block(x, count, w.k, reinterpret_cast<bf16*>(memory));
 #endif
   for (int64_t t = 0; t < count; ++t) {
     float* to = reinterpret_cast<float*>(memory) + t * dot_pitch(w.k);
@@ -153,7 +149,8 @@ int64_t tokens_bytes(const StoredWeight& w, int64_t count) {
     return blocks * int_block_bytes(w.k, kTokenBlock) + (rest > 0 ? int_block_bytes(w.k, rest) : 0);
   }
 #if defined(FATHOM_AMX)
-  if (uses_tiles(w.format)) return count * tile_pitch(w.k) * 2;
+  if (w.format == WeightFormat::fp8) return count * code_pitch(w.k) * 2;
+  if (w.format == WeightFormat::bf16) return count * tile_pitch(w.k) * 2;
 #endif
   return count * dot_pitch(w.k) * 4;
 }

@@ -98,20 +98,20 @@ FATHOM_INLINE __m512i offset_codes(const uint8_t* codes, int64_t n) {
   return _mm512_xor_si512(bytes, _mm512_set1_epi8(static_cast<char>(0x80)));
 }
 
-/// Four rows (rows[i] may repeat) against T tokens.
+/// Four rows (which may be the same) against T tokens.
 template <int T>
 class Int8Rows {
  public:
-  Int8Rows(const Band& band, int64_t row, const IntBlock& block, int64_t token) : k_(band.k), block_(block), token_(token) {
+  Int8Rows(const Band& band, const int64_t (&rows)[4], int64_t i, const IntBlock& block, int64_t token)
+      : band_(band), i_(i), k_(band.k), block_(block), token_(token) {
     for (int64_t r = 0; r < 4; ++r) {
-      const int64_t at = row + r < band.rows ? row + r : band.rows - 1;
-      codes_[r] = band.codes + at * band.pitch;
-      scales_[r] = band.scales + at * tiles_of(k_) * 4;
+      codes_[r] = band.codes + rows[r] * band.pitch;
+      scales_[r] = band.scales + rows[r] * tiles_of(k_) * 4;
     }
   }
 
-  FATHOM_INLINE void run(BandSums sums, int64_t row) {
-    __m128 total[T];
+  /// Sums of the four rows, per token.
+  FATHOM_INLINE void run(__m128 (&total)[T]) {
     for (int t = 0; t < T; ++t) total[t] = _mm_setzero_ps();
     const int64_t tiles = tiles_of(k_);
     for (int64_t tile = 0; tile < tiles; tile += 4) {
@@ -119,14 +119,13 @@ class Int8Rows {
       for (int64_t i = 0; i < count; ++i) multiply(tile + i, i);
       finish(tile, count, total);
     }
-    for (int t = 0; t < T; ++t) _mm_storeu_ps(sums[t] + row, total[t]);
   }
 
  private:
   /// Products of one tile, lanes not yet summed, to part_[t][i * 4 + row].
   FATHOM_INLINE void multiply(int64_t tile, int64_t i) {
     __m512i sum[4][T], x[2][T];
-    const int64_t at = tile * kTile, left = k_ - at;
+    const int64_t at = tile * kTile, left = k_ - at, ahead = ahead_of(band_, 4, i_, at, kFetchAheadOfFour);
 #pragma GCC unroll 4
     for (int t = 0; t < T; ++t) {
       const int8_t* token = block_.codes + (token_ + t) * code_pitch(k_) + at;
@@ -140,7 +139,9 @@ class Int8Rows {
     for (int r = 0; r < 4; ++r) {
 #pragma GCC unroll 2
       for (int half = 0; half < 2; ++half) {
-        const __m512i w = offset_codes(codes_[r] + at + 64 * half, left - 64 * half);
+        const uint8_t* codes = codes_[r] + at + 64 * half;
+        fetch(codes + ahead);
+        const __m512i w = offset_codes(codes, left - 64 * half);
 #pragma GCC unroll 4
         for (int t = 0; t < T; ++t) sum[r][t] = _mm512_dpbusd_epi32(sum[r][t], w, x[half][t]);
       }
@@ -170,7 +171,8 @@ class Int8Rows {
     }
   }
 
-  const int64_t k_;
+  const Band& band_;
+  const int64_t i_, k_;
   const IntBlock& block_;
   const int64_t token_;
   const uint8_t *codes_[4], *scales_[4];
@@ -178,12 +180,20 @@ class Int8Rows {
 };
 
 template <int T>
-FATHOM_INLINE void int8_rows(const Band& band, const IntBlock& block, int64_t token, BandSums sums) {
-  for (int64_t row = 0; row < band.rows; row += 4) Int8Rows<T>(band, row, block, token).run(sums + token, row);
+FATHOM_INLINE void int8_rows(const Band& band, const IntBlock& block, int64_t token, BandSums& sums) {
+  four_streams(band, [&](const int64_t(&rows)[4], int64_t i) {
+    __m128 total[T];
+    Int8Rows<T>(band, rows, i, block, token).run(total);
+    for (int t = 0; t < T; ++t) {
+      alignas(16) float four[4];
+      _mm_store_ps(four, total[t]);
+      for (int r = 0; r < 4; ++r) sums[token + t][rows[r]] = four[r];
+    }
+  });
 }
 
 /// `count` tokens against a band.
-inline void int8_band(const Band& band, const IntBlock& block, int64_t count, BandSums sums) {
+inline void int8_band(const Band& band, const IntBlock& block, int64_t count, BandSums& sums) {
   int64_t t = 0;
   for (; t + 4 <= count; t += 4) int8_rows<4>(band, block, t, sums);
   if (t + 2 <= count) int8_rows<2>(band, block, t, sums), t += 2;
@@ -219,7 +229,7 @@ inline float fused(float a, float b, float c) {
 #endif
 }
 
-inline void int8_band(const Band& band, const IntBlock& block, int64_t count, BandSums sums) {
+inline void int8_band(const Band& band, const IntBlock& block, int64_t count, BandSums& sums) {
   for (int64_t row = 0; row < band.rows; ++row) {
     const auto* codes = reinterpret_cast<const int8_t*>(band.codes + row * band.pitch);
     for (int64_t t = 0; t < count; ++t) {

@@ -1,16 +1,21 @@
 // Products with 4-bit weights in panels of 16 rows: a lane is a row, so that no sums across lanes are needed.
 #pragma once
 
+#include "amx.h"
 #include "project_int.h"
 
 namespace fathom {
 namespace FATHOM_ISA_NS {
 
-/// Panels of 16 rows that follow each other, `pitch` bytes apart.
+/// Up to four panel rows, 16 rows each, that are read side by side: best far apart, as many streams keep memory busy.
 struct Panels {
-  const uint8_t* data;
-  int64_t pitch, k;
+  const uint8_t* data[4];
+  int64_t count, k;
 };
+constexpr int64_t kPanelsTogether = 4;
+
+/// Sums of panels.
+using PanelSums = float[kPanelsTogether][kTokenBlock][kRowGrain];
 
 constexpr int64_t kPanelColumns = 64, kPanelLine = 64, kPanelScales = 512;
 
@@ -32,7 +37,7 @@ struct Q4Tokens {
 
 /// 32 columns of P panels against T tokens: adds to total[p][t], sixteen rows each.
 template <int P, int T>
-FATHOM_INLINE void q4_step(const Panels& w, const uint8_t* panel, int half, int64_t small, const Q4Tokens& x, __m512 (&total)[P][T]) {
+FATHOM_INLINE void q4_step(const uint8_t* const (&panel)[P], int half, int64_t small, const Q4Tokens& x, __m512 (&total)[P][T]) {
   const __m512i low_half = _mm512_set1_epi8(15);
   __m512i sum[P][T];
 #pragma GCC unroll 8
@@ -45,7 +50,9 @@ FATHOM_INLINE void q4_step(const Panels& w, const uint8_t* panel, int half, int6
   for (int line = 0; line < 4; ++line) {
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
-      const __m512i both = _mm512_loadu_si512(panel + p * w.pitch + (4 * half + line) * kPanelLine);
+      const uint8_t* from = panel[p] + (4 * half + line) * kPanelLine;
+      fetch(from + kFetchAheadOfFour);
+      const __m512i both = _mm512_loadu_si512(from);
       const __m512i low = _mm512_and_si512(both, low_half), high = _mm512_and_si512(_mm512_srli_epi16(both, 4), low_half);
 #pragma GCC unroll 8
       for (int t = 0; t < T; ++t) {
@@ -58,7 +65,7 @@ FATHOM_INLINE void q4_step(const Panels& w, const uint8_t* panel, int half, int6
   }
 #pragma GCC unroll 4
   for (int p = 0; p < P; ++p) {
-    const __m512 scale = (__m512)panel_scales(panel + p * w.pitch, half).p[0];
+    const __m512 scale = (__m512)panel_scales(panel[p], half).p[0];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
       const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(x.scale(t, small / 4)));
@@ -67,55 +74,47 @@ FATHOM_INLINE void q4_step(const Panels& w, const uint8_t* panel, int half, int6
   }
 }
 
-/// P panels against T tokens: sums[p][t][16 rows].
+/// P panels from `first` against T tokens.
 template <int P, int T>
-FATHOM_INLINE void q4_panels(const Panels& w, const Q4Tokens& x, float (*sums)[kTokenBlock][kRowGrain]) {
+FATHOM_INLINE void q4_panels(const Panels& w, int64_t first, const Q4Tokens& x, PanelSums& sums) {
   __m512 total[P][T];
+  const uint8_t* panel[P];
 #pragma GCC unroll 4
   for (int p = 0; p < P; ++p) {
+    panel[p] = w.data[first + p];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) total[p][t] = _mm512_setzero_ps();
   }
-  const uint8_t* panel = w.data;
-  for (int64_t small = 0; small * kSmallTile < w.k; small += 2, panel += kPanelBytes) {
-    q4_step<P, T>(w, panel, 0, small, x, total);
-    q4_step<P, T>(w, panel, 1, small + 1, x, total);
+  for (int64_t small = 0; small * kSmallTile < w.k; small += 2) {
+    q4_step<P, T>(panel, 0, small, x, total);
+    q4_step<P, T>(panel, 1, small + 1, x, total);
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) panel[p] += kPanelBytes;
   }
   for (int p = 0; p < P; ++p) {
-    for (int t = 0; t < T; ++t) _mm512_storeu_ps(sums[p][x.token + t], total[p][t]);
+    for (int t = 0; t < T; ++t) _mm512_storeu_ps(sums[first + p][x.token + t], total[p][t]);
   }
 }
 
-/// Panels that are read side by side: four streams keep memory busy; more tokens leave registers for fewer.
-constexpr int64_t kPanelsTogether = 4;
+/// All panels against T tokens, P at a time as far as that goes.
+template <int P, int T>
+FATHOM_INLINE void q4_tokens(const Panels& w, Q4Tokens& x, PanelSums& sums) {
+  int64_t p = 0;
+  for (; p + P <= w.count; p += P) q4_panels<P, T>(w, p, x, sums);
+  for (; p < w.count; ++p) q4_panels<1, T>(w, p, x, sums);
+  x.token += T;
+}
 
-/// Up to kPanelsTogether panels against `count` tokens.
-inline void q4_block(const Panels& w, int64_t panels, const IntBlock& block, int64_t count, float (*sums)[kTokenBlock][kRowGrain]) {
+/// Panels against a block of tokens. More tokens leave registers for fewer panels.
+inline void q4_block(const Panels& w, const IntBlock& block, int64_t count, PanelSums& sums) {
   Q4Tokens x{block, w.k, 0};
-  const auto one = [&](int64_t p) { return Panels{w.data + p * w.pitch, w.pitch, w.k}; };
-  for (; x.token + 8 <= count; x.token += 8) {
-    for (int64_t p = 0; p < panels; ++p) q4_panels<1, 8>(one(p), x, sums + p);
-  }
-  if (x.token + 4 <= count) {
-    int64_t p = 0;
-    for (; p + 2 <= panels; p += 2) q4_panels<2, 4>(one(p), x, sums + p);
-    if (p < panels) q4_panels<1, 4>(one(p), x, sums + p);
-    x.token += 4;
-  }
-  if (x.token + 2 <= count) {
-    if (panels == 4) q4_panels<4, 2>(w, x, sums);
-    for (int64_t p = 0; p < panels && panels < 4; ++p) q4_panels<1, 2>(one(p), x, sums + p);
-    x.token += 2;
-  }
-  if (x.token < count) {
-    if (panels == 4) q4_panels<4, 1>(w, x, sums);
-    for (int64_t p = 0; p < panels && panels < 4; ++p) q4_panels<1, 1>(one(p), x, sums + p);
-  }
+  while (x.token + 8 <= count) q4_tokens<1, 8>(w, x, sums);
+  if (x.token + 4 <= count) q4_tokens<2, 4>(w, x, sums);
+  if (x.token + 2 <= count) q4_tokens<4, 2>(w, x, sums);
+  if (x.token < count) q4_tokens<4, 1>(w, x, sums);
 }
 
 #else
-
-constexpr int64_t kPanelsTogether = 1;
 
 /// 32 columns of 16 rows against one token's codes: integers [16], the codes' offset of 8 taken away by `offset`.
 FATHOM_INLINE i32x16 q4_products(const uint8_t* lines, const int8_t* x, int32_t offset) {
@@ -148,19 +147,99 @@ FATHOM_INLINE i32x16 q4_products(const uint8_t* lines, const int8_t* x, int32_t 
 #endif
 }
 
-inline void q4_block(const Panels& w, int64_t, const IntBlock& block, int64_t count, float (*sums)[kTokenBlock][kRowGrain]) {
+inline void q4_block(const Panels& w, const IntBlock& block, int64_t count, PanelSums& sums) {
   const Q4Tokens x{block, w.k, 0};
-  for (int64_t t = 0; t < count; ++t) {
-    f32x16 total = zero();
-    for (int64_t small = 0; small * kSmallTile < w.k; ++small) {
-      const uint8_t* panel = w.data + small / 2 * kPanelBytes;
-      const int half = small % 2;
-      const i32x16 sum = q4_products(panel + 4 * half * kPanelLine, x.codes(t) + small * kSmallTile, x.sum(t, small));
-      total = fma(to_float(sum), panel_scales(panel, half) * x.scale(t, small / 4), total);
+  for (int64_t p = 0; p < w.count; ++p) {
+    for (int64_t t = 0; t < count; ++t) {
+      f32x16 total = zero();
+      for (int64_t small = 0; small * kSmallTile < w.k; ++small) {
+        const uint8_t* panel = w.data[p] + small / 2 * kPanelBytes;
+        const int half = small % 2;
+        const i32x16 sum = q4_products(panel + 4 * half * kPanelLine, x.codes(t) + small * kSmallTile, x.sum(t, small));
+        total = fma(to_float(sum), panel_scales(panel, half) * x.scale(t, small / 4), total);
+      }
+      store(sums[p][t], total);
     }
-    store(sums[0][t], total);
   }
 }
+
+#endif
+
+#if defined(FATHOM_AMX)
+
+/// 128 columns (or 64, at an end) of a panel row as right tiles [groups of 32][8 quads of columns][16 rows][4], signed.
+FATHOM_INLINE void unpack_q4(const uint8_t* panel, int64_t groups, int8_t* to) {
+  const __m512i low_half = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8);
+  for (int64_t group = 0; group < groups; ++group, to += 512) {
+    const uint8_t* from = panel + group / 2 * kPanelBytes + group % 2 * 4 * kPanelLine;
+#pragma GCC unroll 4
+    for (int64_t line = 0; line < 4; ++line) {
+      fetch(from + line * kPanelLine + kFetchAheadOfFour);
+      const __m512i both = _mm512_loadu_si512(from + line * kPanelLine);
+      const __m512i low = _mm512_and_si512(both, low_half), high = _mm512_and_si512(_mm512_srli_epi16(both, 4), low_half);
+      _mm512_store_si512(to + 128 * line, _mm512_sub_epi8(low, eight));
+      _mm512_store_si512(to + 128 * line + 64, _mm512_sub_epi8(high, eight));
+    }
+  }
+}
+
+/// Panels against a block of more than a few tokens. The tile sums of one step (a panel row, 128 columns) are scaled and added
+/// while the next one multiplies.
+class Q4Tiles {
+ public:
+  Q4Tiles(const Panels& w, const IntBlock& block, int64_t count, PanelSums& sums) : w_(w), x_(block), count_(count), sums_(sums) {
+    configure_half_tiles(static_cast<int>(count));
+    for (int64_t p = 0; p < w.count; ++p) std::memset(sums[p], 0, static_cast<size_t>(count * kRowGrain) * 4);
+  }
+
+  /// Tile loads wait for stores to reach the cache, so that what is unpacked is multiplied two steps later.
+  void run() {
+    const int64_t steps = tiles_of(w_.k) * w_.count;
+    for (int64_t step = 0; step < steps + 2; ++step) {
+      if (step < steps) unpack_q4(panel(step), groups(step / w_.count), codes_[step % 3]);
+      if (step >= 1 && step <= steps) multiply(step - 1);
+      if (step >= 2) add(step - 2);
+    }
+  }
+
+ private:
+  int64_t groups(int64_t tile) const {
+    const int64_t left = round_up(w_.k, kPanelColumns) - tile * kTile;
+    return left < kTile ? left / kSmallTile : 4;
+  }
+  const uint8_t* panel(int64_t step) const { return w_.data[step % w_.count] + step / w_.count * 2 * kPanelBytes; }
+
+  void multiply(int64_t step) {
+    const int64_t tile = step / w_.count, pitch = code_pitch(w_.k);
+    FATHOM_TILE_BARRIER();
+    for (int64_t group = 0; group < groups(tile); ++group) {
+      FATHOM_TILE_ZERO(0);
+      FATHOM_TILE_LOAD(4, x_.codes + tile * kTile + group * kSmallTile, pitch);
+      FATHOM_TILE_LOAD(6, codes_[step % 3] + group * 512, 64);
+      FATHOM_TILE_DP_INT8(0, 4, 6);
+      FATHOM_TILE_STORE(0, parts_[step % 2][group], 64);
+    }
+  }
+
+  void add(int64_t step) {
+    const int64_t tile = step / w_.count, p = step % w_.count, count = groups(tile);
+    f32x16 scale[4];
+    for (int64_t g = 0; g < count; ++g) scale[g] = panel_scales(panel(step) + g / 2 * kPanelBytes, static_cast<int>(g % 2));
+    for (int64_t t = 0; t < count_; ++t) {
+      const float own = x_.scales[t * scale_pitch(w_.k) + tile];
+      f32x16 total = load(sums_[p][t]);
+      for (int64_t g = 0; g < count; ++g) total = fma(to_float(load(parts_[step % 2][g] + 16 * t)), scale[g] * own, total);
+      store(sums_[p][t], total);
+    }
+  }
+
+  const Panels& w_;
+  const IntBlock& x_;
+  const int64_t count_;
+  PanelSums& sums_;
+  alignas(64) int8_t codes_[3][4 * 512];
+  alignas(64) int32_t parts_[2][4][256];
+};
 
 #endif
 
