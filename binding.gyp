@@ -22,6 +22,7 @@
       "native/attention_block_ops.cc",
       "native/mlp_block_ops.cc",
       "native/stored_rows_ops.cc",
+      "native/encode_ops.cc",
       "native/router_ops.cc",
       "native/dispatch_ops.cc",
       "native/loss_ops.cc",

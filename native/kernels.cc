@@ -18,6 +18,7 @@ void register_kernels(const Exports& exports) {
   register_attention_block(exports);
   register_mlp_block(exports);
   register_stored_rows(exports);
+  register_encode(exports);
   register_router(exports);
   register_dispatch(exports);
   register_loss(exports);

@@ -20,8 +20,38 @@ export function codeRowBytes(format: WeightFormat, k: number): number {
 export const codeBytes = (format: WeightFormat, rows: number, k: number): number =>
   (format === 'q4' ? Math.ceil(rows / Q4_PANEL.rows) : rows) * codeRowBytes(format, k);
 
+/** A piece of `rows` rows with memory for its codes and scales. */
+export function allocatePiece(format: WeightFormat, rows: number, k: number): AllocatedPiece {
+  const codes = new Uint8Array(codeBytes(format, rows, k));
+  const scales = new Float32Array(scaleBytes(format, { rows, first: 0 }, k) / 4);
+  const piece = { rows, first: 0, codes };
+  return {
+    piece: scales.length > 0 ? { ...piece, scales: new Uint8Array(scales.buffer) } : piece,
+    codes,
+    scales,
+  };
+}
+
+/** FP32 values as they lie. */
+export const fp32Piece = (values: Float32Array, k: number): WeightPiece => ({
+  rows: values.length / k,
+  first: 0,
+  codes: new Uint8Array(values.buffer, values.byteOffset, values.byteLength),
+});
+
+export interface AllocatedPiece {
+  piece: WeightPiece;
+  codes: Uint8Array;
+  /** f32; empty where the format has none beside the codes. */
+  scales: Float32Array;
+}
+
 /** Bytes of the scales that belong to rows first..first+rows of a tensor. */
-function scaleBytes(format: WeightFormat, { rows, first }: WeightPiece, k: number): number {
+function scaleBytes(
+  format: WeightFormat,
+  { rows, first }: Pick<WeightPiece, 'rows' | 'first'>,
+  k: number,
+): number {
   const tiles = Math.ceil(k / 128);
   if (format === 'int8') return 4 * tiles * rows;
   if (format !== 'fp8') return 0;

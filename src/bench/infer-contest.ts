@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
+import { selectBackend } from '../backend/select.js';
 import { convertToGguf } from '../infer/gguf/convert.js';
 import type { TensorTypeName } from '../infer/gguf/format.js';
 import { readCheckpoint } from '../model/checkpoint.js';
@@ -113,7 +114,9 @@ export class InferContest {
     if (existsSync(path.join(own, 'config.json'))) return own;
     const progress = ui.progress(`convert ${weights}`);
     const source = readCheckpoint(folder);
-    convertCheckpoint(source, own, weights, (done, total) => progress.update({ done, total }));
+    convertCheckpoint(source, own, weights, selectBackend('auto'), (done, total) =>
+      progress.update({ done, total }),
+    );
     source.close();
     progress.end();
     return own;

@@ -85,11 +85,16 @@ async function toSafetensors(
 ): Promise<Outcome> {
   const { readCheckpoint } = await import('../model/checkpoint.js');
   const { convertCheckpoint } = await import('../model/convert.js');
+  const { selectBackend } = await import('../backend/select.js');
   const checkpoint = readCheckpoint(folder);
   const progress = session.progress('convert');
   try {
-    const files = convertCheckpoint(checkpoint, out, dtype as CheckpointType, (done, total) =>
-      progress.update({ done, total }),
+    const files = convertCheckpoint(
+      checkpoint,
+      out,
+      dtype as CheckpointType,
+      selectBackend('auto'),
+      (done, total) => progress.update({ done, total }),
     );
     progress.end();
     for (const note of checkpoint.notes) session.note(note);

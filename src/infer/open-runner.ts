@@ -1,9 +1,9 @@
 import { selectBackend } from '../backend/select.js';
 import { UserError } from '../errors.js';
-import { type Checkpoint, readCheckpoint } from '../model/checkpoint.js';
+import { readCheckpoint } from '../model/checkpoint.js';
 import type { CacheFormat, WeightFormat } from '../spec/serving.js';
 import { PAGE_TOKENS } from '../tensor/latent-pages.js';
-import { MemoryWeights } from './memory-weights.js';
+import { CheckpointWeights, storedFormat } from './checkpoint-weights.js';
 import { StoredRunner } from './model-runner.js';
 import type { ModelRunner } from './runner.js';
 import { storedModel } from './stored-model.js';
@@ -43,10 +43,7 @@ export function openRunner(folder: string, options: OpenRunnerOptions = {}): Mod
         `${folder}/config.json: attention_kind is ${config.attention_kind}; inference serves mla only, whose latents it keeps`,
       );
     }
-    const specs = new Set(checkpoint.parameters.map(({ name }) => name));
-    const valuesOf = (name: string) =>
-      specs.has(name) ? (checkpoint.read(name).data as Float32Array) : undefined;
-    const source = new MemoryWeights(config, backend, options.weights ?? storedFormat(checkpoint), valuesOf);
+    const source = new CheckpointWeights(checkpoint, backend, options.weights ?? storedFormat(checkpoint));
     const pages = Math.ceil((cacheTokens ?? config.max_position_embeddings) / PAGE_TOKENS);
     return new StoredRunner(backend, storedModel(source, speculative), { format, pages });
   } finally {
@@ -57,8 +54,4 @@ export function openRunner(folder: string, options: OpenRunnerOptions = {}): Mod
 function checkCacheTokens(tokens: number | undefined): void {
   if (tokens === undefined || (Number.isInteger(tokens) && tokens >= 1)) return;
   throw new UserError(`cacheTokens is ${tokens}: give a whole number of at least 1`);
-}
-
-function storedFormat({ stored }: Checkpoint): WeightFormat {
-  return stored.get('model.embed_tokens.weight')?.dtype === 'F32' ? 'fp32' : 'bf16';
 }

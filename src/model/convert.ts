@@ -3,12 +3,12 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { UserError } from '../errors.js';
 import { withFileErrors, writeFileAtomicallySync, writeFully } from '../files.js';
-import { encodeBf16Array } from '../numerics/bf16.js';
-import { E4M3 } from '../numerics/minifloat.js';
-import { quantizeBlocks } from '../numerics/tiles.js';
-import { encodeInt8, encodeQ4, INT8_TILE, q4Bytes } from '../numerics/weights.js';
+import { INT8_TILE } from '../numerics/weights.js';
 import { configText, huggingFaceConfig } from '../spec/hugging-face.js';
 import { TILE } from '../spec/model.js';
+import type { WeightFormat } from '../spec/serving.js';
+import type { Backend } from '../tensor/backend.js';
+import type { WeightPiece } from '../tensor/inference.js';
 import { elementCount } from '../tensor/tensor.js';
 import type { Checkpoint } from './checkpoint.js';
 import {
@@ -42,6 +42,7 @@ const QUANTIZATION: Partial<Record<CheckpointType, object>> = {
  * Writes the checkpoint's weights as `type` into another folder, its tokenizer along with it; `fp8` as DeepSeek publishes
  * weights, E4M3 with one FP32 scale per 128×128 block in `…_scale_inv`; `int8` and `q4` for inference here, all matrices but
  * the gates (stored-matrix.ts). config.json comes last, so that a folder with it is whole.
+ * @param backend encodes the weights
  * @param written called with the bytes of tensors written so far and in all
  * @returns names of the files
  * @throws UserError when the target is the source itself, or the disk fails
@@ -50,6 +51,7 @@ export function convertCheckpoint(
   checkpoint: Checkpoint,
   folder: string,
   type: CheckpointType,
+  backend: Backend,
   written: (bytes: number, total: number) => void = () => {},
 ): string[] {
   if (path.resolve(folder) === path.resolve(checkpoint.folder)) {
@@ -58,7 +60,7 @@ export function convertCheckpoint(
     );
   }
   const tensors = listParameters(checkpoint.config).flatMap((parameter) =>
-    parameter.pieces.flatMap((piece) => tensorsOf(checkpoint, parameter, piece, type)),
+    parameter.pieces.flatMap((piece) => tensorsOf(checkpoint, parameter, piece, type, backend)),
   );
   const files = writeSafetensorsFolder(folder, counted(tensors, written));
   const companions = COMPANIONS.filter((file) => fs.existsSync(path.join(checkpoint.folder, file)));
@@ -77,6 +79,7 @@ function tensorsOf(
   { name: parameter, shape: [...shape], kind, part }: ParameterSpec,
   piece: HuggingFacePiece,
   type: CheckpointType,
+  backend: Backend,
 ): TensorToWrite[] {
   const row = elementCount(shape) / rowsOf(shape);
   const read = () => {
@@ -85,32 +88,25 @@ function tensorsOf(
     return values;
   };
   const { name, shape: stored } = piece;
-  if (type === 'fp8' && FP8_PARTS.has(part)) return blockScaled(name, stored, read);
-  if ((type === 'int8' || type === 'q4') && isQuantised(kind, part)) {
-    return type === 'int8' ? rowScaled(name, stored, read) : panels(name, stored, read);
-  }
+  const encode = (format: WeightFormat) => () => backend.encodeWeight(format, read(), row);
+  if (type === 'fp8' && FP8_PARTS.has(part)) return blockScaled(name, stored, encode('fp8'));
+  if (type === 'int8' && isQuantised(kind, part)) return rowScaled(name, stored, encode('int8'));
+  if (type === 'q4' && isQuantised(kind, part)) return panels(name, stored, encode('q4'));
   if (type === 'f32' || kind === 'buffer') {
-    return [{ name, shape: stored, dtype: 'F32', data: () => bytesOf(read()) }];
+    return [{ name, shape: stored, dtype: 'F32', data: () => encode('fp32')().codes }];
   }
-  return [{ name, shape: stored, dtype: 'BF16', data: () => bytesOf(encodeBf16Array(read())) }];
+  return [{ name, shape: stored, dtype: 'BF16', data: () => encode('bf16')().codes }];
 }
 
 /** Rows of a parameter flattened to [rows, last dimension]; vectors are one row. */
 const rowsOf = (shape: readonly number[]): number => shape.slice(0, -1).reduce((n, d) => n * d, 1);
 
 /** A matrix as E4M3 codes and block scales; each is made when it is its turn, so that no two matrices are in memory. */
-function blockScaled(name: string, shape: readonly number[], read: () => Float32Array): TensorToWrite[] {
-  const [rows, columns] = shape as [number, number];
-  const scaleShape = [Math.ceil(rows / TILE), Math.ceil(columns / TILE)];
-  const quantise = () => {
-    const codes = new Uint8Array(rows * columns);
-    const scales = new Float32Array(elementCount(scaleShape));
-    quantizeBlocks(read(), columns, TILE, E4M3, 'fp32', codes, scales);
-    return { codes, scales };
-  };
+function blockScaled(name: string, shape: readonly number[], encode: () => WeightPiece): TensorToWrite[] {
+  const scaleShape = shape.map((size) => Math.ceil(size / TILE));
   return [
-    { name, shape, dtype: 'F8_E4M3', data: () => quantise().codes },
-    { name: `${name}_scale_inv`, shape: scaleShape, dtype: 'F32', data: () => bytesOf(quantise().scales) },
+    { name, shape, dtype: 'F8_E4M3', data: () => encode().codes },
+    { name: `${name}_scale_inv`, shape: scaleShape, dtype: 'F32', data: () => encode().scales! },
   ];
 }
 
@@ -119,34 +115,19 @@ const isQuantised = (kind: ParameterSpec['kind'], part: Part): boolean =>
   (kind === 'matrix' || kind === 'embedding') && part !== 'gate';
 
 /** A matrix in 8 bits with scales per row. */
-function rowScaled(name: string, shape: readonly number[], read: () => Float32Array): TensorToWrite[] {
+function rowScaled(name: string, shape: readonly number[], encode: () => WeightPiece): TensorToWrite[] {
   const [rows, columns] = shape as [number, number];
   const scaleShape = [rows, Math.ceil(columns / INT8_TILE)];
-  const quantise = () => {
-    const codes = new Uint8Array(rows * columns);
-    const scales = new Float32Array(elementCount(scaleShape));
-    encodeInt8(read(), columns, codes, scales);
-    return { codes, scales };
-  };
   return [
-    { name, shape, dtype: CODE_TYPES.int8, data: () => quantise().codes },
-    { name: `${name}_scale`, shape: scaleShape, dtype: 'F32', data: () => bytesOf(quantise().scales) },
+    { name, shape, dtype: CODE_TYPES.int8, data: () => encode().codes },
+    { name: `${name}_scale`, shape: scaleShape, dtype: 'F32', data: () => encode().scales! },
   ];
 }
 
 /** A matrix in 4 bits. */
-function panels(name: string, shape: readonly number[], read: () => Float32Array): TensorToWrite[] {
-  const [rows, columns] = shape as [number, number];
-  const data = () => {
-    const out = new Uint8Array(q4Bytes(rows, columns));
-    encodeQ4(read(), columns, out);
-    return out;
-  };
-  return [{ name, shape: panelShape(shape), dtype: CODE_TYPES.q4, data }];
-}
-
-const bytesOf = (data: Float32Array | Uint16Array): Uint8Array =>
-  new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+const panels = (name: string, shape: readonly number[], encode: () => WeightPiece): TensorToWrite[] => [
+  { name, shape: panelShape(shape), dtype: CODE_TYPES.q4, data: () => encode().codes },
+];
 
 /** The same tensors, telling as they are written. */
 function counted(

@@ -56,10 +56,6 @@ function q4Scale(values: Values, from: number, count: number): number {
   return decodeBf16(encodeBf16(extreme / -8)) || 1;
 }
 
-/** Bytes of a matrix in q4. */
-export const q4Bytes = (rows: number, cols: number): number =>
-  Math.ceil(rows / Q4_PANEL.rows) * Math.ceil(cols / Q4_PANEL.columns) * Q4_PANEL.bytes;
-
 /** values [rows, cols] → panels; codes −8..7 to nearest even, stored with 8 added. */
 export function encodeQ4(values: Values, cols: number, panels: Uint8Array): void {
   const rows = values.length / cols;

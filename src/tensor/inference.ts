@@ -22,6 +22,11 @@ export interface InferenceOps {
   residentBytes(bytes: Uint8Array): number;
   /** These bytes of a mapped file are not needed for now. */
   forgetPages(bytes: Uint8Array): void;
+  /**
+   * values [R, K] in a format, in memory of its own: bf16 to nearest even; int8, q4 and fp8 as `numerics/weights.ts` and
+   * `quantizeBlocks` (FP32 scales, blocks of 128×128 from the first row) have them.
+   */
+  encodeWeight(format: WeightFormat, values: Float32Array, k: number): WeightPiece;
   /** Makes a weight of pieces where they lie; all groups have the same number of rows. */
   storeWeight(format: WeightFormat, k: number, groups: readonly (readonly WeightPiece[])[]): StoredWeight;
   /**

@@ -233,6 +233,7 @@ export interface Kernels {
   /** Returns the first tile whose header is damaged, or -1. */
   logfmtDecode(wire: Data, cols: number, bits: number, out: Data): number;
 
+  encodeWeight(format: number, values: Data, k: number, codes: Data, scales: Data): void;
   readRows(weight: unknown, ids: Data, out: Data): void;
   /** `weight` is what storeWeight gave. */
   /** Weights are what storeWeight gave. `sizes`: heads, nope, rope, v, latent. */

@@ -1,9 +1,9 @@
-import { WEIGHT_FORMATS } from '../../spec/serving.js';
+import { WEIGHT_FORMATS, type WeightFormat } from '../../spec/serving.js';
 import type { AttentionWeights, BlockRows, FeedForwardWeights } from '../../tensor/blocks.js';
-import type { InferenceOps } from '../../tensor/inference.js';
+import type { InferenceOps, WeightPiece } from '../../tensor/inference.js';
 import type { LatentPages } from '../../tensor/latent-pages.js';
 import type { Tensor } from '../../tensor/tensor.js';
-import { describeWeight } from '../stored.js';
+import { allocatePiece, describeWeight, fp32Piece } from '../stored.js';
 import { type Addon, CACHE_FORMAT_CODES, type Kernels, routerArguments } from './addon.js';
 
 /** Mapped files and stored weights on the addon. */
@@ -12,6 +12,7 @@ export function inferenceOps(addon: Addon, kernels: Kernels): InferenceOps {
     mapFile: (path, position, bytes) => addon.mapFile(path, position, bytes),
     residentBytes: (bytes) => addon.residentBytes(bytes),
     forgetPages: (bytes) => addon.forgetPages(bytes),
+    encodeWeight: (format, values, k) => encodeWeight(kernels, format, values, k),
     storeWeight: (format, k, groups) => {
       const described = describeWeight(format, k, groups);
       const pieces = groups.flat();
@@ -34,6 +35,14 @@ export function inferenceOps(addon: Addon, kernels: Kernels): InferenceOps {
     attentionBlock: (x, w, pages, at) => attentionBlock(kernels, x, w, pages, at),
     feedForwardBlock: (x, w) => feedForwardBlock(kernels, x, w),
   };
+}
+
+function encodeWeight(kernels: Kernels, format: WeightFormat, values: Float32Array, k: number): WeightPiece {
+  if (format === 'fp32') return fp32Piece(values, k);
+  const { piece, codes, scales } = allocatePiece(format, values.length / k, k);
+  const data = format === 'bf16' ? new Uint16Array(codes.buffer) : codes;
+  kernels.encodeWeight(WEIGHT_FORMATS.indexOf(format), values, k, data, scales);
+  return piece;
 }
 
 function attentionBlock(

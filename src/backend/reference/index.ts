@@ -10,7 +10,15 @@ import { adamw, sumOfSquares } from './optimizer.js';
 import { dequantize, packedSizes, packWeight, quantize } from './quantize.js';
 import { rope } from './rope.js';
 import { argmax, softmaxWeights } from './sampling.js';
-import { forgetPages, mapFile, project, readRows, residentBytes, storeWeight } from './stored.js';
+import {
+  encodeWeight,
+  forgetPages,
+  mapFile,
+  project,
+  readRows,
+  residentBytes,
+  storeWeight,
+} from './stored.js';
 import { throughWire } from './wire.js';
 
 /**
@@ -61,6 +69,7 @@ export const referenceBackend: Backend = {
   sumOfSquares,
   adamw,
 
+  encodeWeight,
   mapFile,
   residentBytes,
   forgetPages,

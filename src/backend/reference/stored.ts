@@ -1,14 +1,15 @@
 /** Stored weights and products with them, the plain way: row by row. */
 import fs from 'node:fs';
 import { readFully, withFileErrors } from '../../files.js';
-import { decodeBf16Array, roundBf16 } from '../../numerics/bf16.js';
+import { decodeBf16Array, encodeBf16Array, roundBf16 } from '../../numerics/bf16.js';
 import { INT8 } from '../../numerics/formats.js';
 import { E4M3 } from '../../numerics/minifloat.js';
-import { decodeQ4Row, encodeInt8, INT8_TILE, Q4_TILE } from '../../numerics/weights.js';
+import { quantizeBlocks } from '../../numerics/tiles.js';
+import { decodeQ4Row, encodeInt8, encodeQ4, INT8_TILE, Q4_TILE } from '../../numerics/weights.js';
 import type { WeightFormat } from '../../spec/serving.js';
 import type { InferenceOps, StoredWeight, WeightPiece } from '../../tensor/inference.js';
 import type { Tensor } from '../../tensor/tensor.js';
-import { describeWeight } from '../stored.js';
+import { allocatePiece, describeWeight, fp32Piece } from '../stored.js';
 import { commit, dot, integers, read, type Values } from './values.js';
 
 /** No mapping here: the bytes are read. */
@@ -31,6 +32,16 @@ export const storeWeight: InferenceOps['storeWeight'] = (format, k, groups) => (
   ...describeWeight(format, k, groups),
   handle: undefined,
 });
+
+export const encodeWeight: InferenceOps['encodeWeight'] = (format, values, k) => {
+  if (format === 'fp32') return fp32Piece(values, k);
+  const { piece, codes, scales } = allocatePiece(format, values.length / k, k);
+  if (format === 'bf16') encodeBf16Array(values, new Uint16Array(codes.buffer));
+  if (format === 'int8') encodeInt8(values, k, codes, scales);
+  if (format === 'fp8') quantizeBlocks(values, k, 128, E4M3, 'fp32', codes, scales);
+  if (format === 'q4') encodeQ4(values, k, codes);
+  return piece;
+};
 
 /** One row of a weight: values of its codes [K], and a scale for every `tile` columns. */
 interface Row {

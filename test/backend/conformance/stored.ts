@@ -1,10 +1,6 @@
 import { expect } from 'vitest';
 import { referenceBackend } from '../../../src/backend/reference/index.js';
-import { codeBytes } from '../../../src/backend/stored.js';
-import { encodeBf16Array } from '../../../src/numerics/bf16.js';
 import { E4M3 } from '../../../src/numerics/minifloat.js';
-import { quantizeBlocks } from '../../../src/numerics/tiles.js';
-import { encodeInt8, encodeQ4 } from '../../../src/numerics/weights.js';
 import { WEIGHT_FORMATS, type WeightFormat } from '../../../src/spec/serving.js';
 import type { Backend } from '../../../src/tensor/backend.js';
 import type { StoredWeight, WeightPiece } from '../../../src/tensor/inference.js';
@@ -12,40 +8,11 @@ import { type DType, Tensor } from '../../../src/tensor/tensor.js';
 import { Data } from '../data.js';
 import { allocate, blank, type Case, type Rule, type Tensors, ULP, valuesOf } from './harness.js';
 
-const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array | Uint16Array): Uint8Array =>
-  new Uint8Array(buffer, byteOffset, byteLength);
-
 /** w [N, K] in a format, as one piece. */
-export function encodePiece(format: WeightFormat, w: Float32Array, k: number): WeightPiece {
-  const rows = w.length / k;
-  const piece = (codes: Uint8Array, scales?: Float32Array): WeightPiece => ({
-    rows,
-    first: 0,
-    codes,
-    scales: scales && bytesOf(scales),
-  });
-  const codes = new Uint8Array(codeBytes(format, rows, k));
-  const tiles = Math.ceil(k / 128);
-  switch (format) {
-    case 'fp32':
-      return piece(bytesOf(w));
-    case 'bf16':
-      return piece(bytesOf(encodeBf16Array(w)));
-    case 'fp8': {
-      const scales = new Float32Array(Math.ceil(rows / 128) * tiles);
-      quantizeBlocks(w, k, 128, E4M3, 'fp32', codes, scales);
-      return piece(codes, scales);
-    }
-    case 'int8': {
-      const scales = new Float32Array(rows * tiles);
-      encodeInt8(w, k, codes, scales);
-      return piece(codes, scales);
-    }
-    case 'q4':
-      encodeQ4(w, k, codes);
-      return piece(codes);
-  }
-}
+export const encodePiece = referenceBackend.encodeWeight;
+
+const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array): Uint8Array =>
+  new Uint8Array(buffer, byteOffset, byteLength);
 
 interface Sizes {
   m: number;
@@ -81,6 +48,13 @@ export function* storedOps(): Generator<Case | Rule> {
     yield projectCase(format, SIZES[9]!, 'f32', 'bf16', false);
     yield projectCase(format, SIZES[10]!, 'bf16', 'bf16', true);
     yield readRowsCase(format);
+    for (const [rows, k] of ENCODED) {
+      yield {
+        op: 'encodeWeight',
+        name: `${format}, ${rows}×${k}`,
+        verify: (backend) => sameCodes(backend, format, rows, k),
+      };
+    }
     yield {
       op: 'project',
       name: `${format}: a row's result is the same alone and in any batch`,
@@ -94,6 +68,29 @@ export function* storedOps(): Generator<Case | Rule> {
   }
   yield { op: 'project', name: 'fp8: NaN codes and subnormal codes', verify: oddCodes };
   yield { op: 'project', name: 'fp8: blocks count from the first row of the tensor', verify: fp8Rows };
+}
+
+/** Rows and columns of weights to encode: whole tiles, blocks and panels, and what is left of them. */
+const ENCODED = [
+  [16, 128],
+  [130, 200],
+  [3, 7],
+  [300, 96],
+] as const;
+
+/** Codes and scales equal the reference's, for values of all sizes, zeros, ties and a NaN. */
+function sameCodes(backend: Backend, format: WeightFormat, rows: number, k: number): void {
+  const values = new Data(709).rough([rows, k], 'f32', 0.1).data as Float32Array;
+  values.fill(0, 0, Math.min(k, 40));
+  values.forEach((x, i) => {
+    if (i % 3 === 1) values[i] = Math.round(x * 40) / 8; // ties
+  });
+  if (rows > 20) values[17 * k + 1] = Number.NaN;
+  const want = referenceBackend.encodeWeight(format, values, k);
+  const got = backend.encodeWeight(format, values, k);
+  expect(got.rows).toBe(rows);
+  expect(got.codes).toEqual(want.codes);
+  expect(got.scales).toEqual(want.scales);
 }
 
 /** Equal to the bit: a code times its scale is rounded once. */
