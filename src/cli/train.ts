@@ -54,7 +54,10 @@ export function addTrain(program: Command): void {
     const { runTraining } = await import('../train/run.js');
     const out = flags.out ?? join('runs', flags.preset ?? nameOf(config) ?? 'mini');
     const result = await runTraining({ ...present({ ...flags, configFile: config }), out }, session);
-    return { json: result, text: await describeTraining(result) };
+    const { predictedBeside } = await import('./predicted.js');
+    const predicted = await predictedBeside(result);
+    const text = await describeTraining(result);
+    return { json: result, text: predicted ? `${text}\n${predicted}` : text };
   });
 }
 
