@@ -313,6 +313,7 @@ function machineOf(cpu: string, ceilings: Ceilings, samples: readonly OpSample[]
         source: 'assumed: a quarter of the peak',
       },
       memoryShare: { value: 1, source: 'measured as reached' },
+      elementwiseShare: { value: 1, source: 'measured as reached' },
       launchSeconds: { value: 5e-6, source: 'assumed' },
       communicationUnits: { value: 0, source: 'one device' },
       exchange: null,

@@ -1,22 +1,43 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { UserError } from '../errors.js';
 import { readJsonFile } from '../files.js';
 import { signedPercent } from '../report/numbers.js';
 import { duration } from '../report/units.js';
-import { parseMachine } from '../spec/machine.js';
+import { type Machine, parseMachine } from '../spec/machine.js';
 import type { TrainResult } from '../train/run.js';
 
-/** What a calibration of this machine predicts of a step, beside what the run took; undefined where there is none. */
-export async function predictedBeside({
+/** What the calibration of this machine says of a run, beside what the run took. */
+export interface Predicted {
+  /** Of one step. */
+  predictedSeconds: number;
+  measuredSeconds: number;
+  /** predicted / measured − 1. */
+  deviation: number;
+  /** Threads that the calibration was made with. */
+  threads: number;
+}
+
+export type EngineCosts = NonNullable<Machine['engine']>;
+
+/**
+ * Costs of the engine's operations as `fathom calibrate` left them; undefined where it has not been run.
+ * @throws UserError where the file is none
+ */
+export async function engineCosts(): Promise<EngineCosts | undefined> {
+  const { cacheFolder } = await import('../bench/random-model.js');
+  const file = join(cacheFolder(), 'machine.json');
+  return existsSync(file) ? parseMachine(readJsonFile(file), file).engine : undefined;
+}
+
+/** The step of a finished run; undefined where this machine is not calibrated, or not for such a model. */
+export async function predictedStep({
   out,
   tokensPerSecond,
   mfu,
-}: TrainResult): Promise<string | undefined> {
-  const { cacheFolder } = await import('../bench/random-model.js');
-  const file = join(cacheFolder(), 'machine.json');
+}: TrainResult): Promise<Predicted | undefined> {
   // Without the native backend nothing was calibrated.
-  if (mfu === null || !existsSync(file)) return undefined;
-  const { engine } = parseMachine(readJsonFile(file), file);
+  const engine = mfu === null ? undefined : await engineCosts();
   if (!engine) return undefined;
   const { predictStep } = await import('../bench/calibrate.js');
   const { selectBackend } = await import('../backend/select.js');
@@ -25,8 +46,25 @@ export async function predictedBeside({
   const run = readJsonFile(join(out, 'run.json')) as { config: unknown };
   const { config, model } = checkedConfig(run.config, join(out, 'run.json'));
   if (model.attention_kind !== 'mla') return undefined;
-  const predicted = predictStep(config, model, selectBackend('auto', engine.threads), engine.ops);
-  const measured = tokensPerStep(config) / tokensPerSecond;
-  const deviation = signedPercent(predicted / measured - 1);
-  return `step        ${duration(predicted)} predicted (${engine.threads} threads), ${duration(measured)} measured: ${deviation}`;
+  const predictedSeconds = predictStep(config, model, selectBackend('auto', engine.threads), engine.ops);
+  const measuredSeconds = tokensPerStep(config) / tokensPerSecond;
+  const deviation = predictedSeconds / measuredSeconds - 1;
+  return { predictedSeconds, measuredSeconds, deviation, threads: engine.threads };
 }
+
+/** One line of a report; a Machine file that is wrong is said there, and does not make a run fail that is done. */
+export async function predictedLine(result: TrainResult): Promise<{ predicted?: Predicted; text?: string }> {
+  try {
+    const predicted = await predictedStep(result);
+    return predicted ? { predicted, text: predictedText('step', predicted) } : {};
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    return { text: `step        not predicted: ${error.message}; write it anew with fathom calibrate` };
+  }
+}
+
+export const predictedText = (
+  name: string,
+  { predictedSeconds, measuredSeconds, deviation, threads }: Predicted,
+): string =>
+  `${name.padEnd(12)}${duration(predictedSeconds)} predicted (${threads} threads), ${duration(measuredSeconds)} measured: ${signedPercent(deviation)}`;

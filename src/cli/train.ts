@@ -54,10 +54,10 @@ export function addTrain(program: Command): void {
     const { runTraining } = await import('../train/run.js');
     const out = flags.out ?? join('runs', flags.preset ?? nameOf(config) ?? 'mini');
     const result = await runTraining({ ...present({ ...flags, configFile: config }), out }, session);
-    const { predictedBeside } = await import('./predicted.js');
-    const predicted = await predictedBeside(result);
+    const { predictedLine } = await import('./predicted.js');
+    const { predicted, text: line } = await predictedLine(result);
     const text = await describeTraining(result);
-    return { json: result, text: predicted ? `${text}\n${predicted}` : text };
+    return { json: predicted ? { ...result, predicted } : result, text: line ? `${text}\n${line}` : text };
   });
 }
 

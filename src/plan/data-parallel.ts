@@ -1,5 +1,5 @@
 import type { Link, Machine } from '../spec/machine.js';
-import { memorySeconds } from './kernels.js';
+import { elementwiseSeconds } from './kernels.js';
 import { parameterCopies } from './pipeline/formulas.js';
 import type { Stage } from './stages.js';
 import { microBatches, type TrainPlan } from './train-plan.js';
@@ -59,12 +59,15 @@ export function stepEnd(m: Machine, plan: TrainPlan, stages: readonly Stage[]): 
   );
   return {
     reduceSeconds: over(plan.zero > 0 ? GRADIENT_BYTES : 2 * GRADIENT_BYTES) * (plan.zero >= 2 ? count : 1),
-    updateSeconds: memorySeconds(m, updated * UPDATE_BYTES),
+    updateSeconds: elementwiseSeconds(m, updated * UPDATE_BYTES),
     gatherSeconds: plan.zero > 0 ? over(WEIGHT_BYTES) * (plan.zero === 3 ? 2 * count : 1) : 0,
   };
 }
 
-/** Reduce-scatter or all-gather: within nodes first, then each device with its peers of other nodes for its part. */
+/**
+ * Reduce-scatter or all-gather: within nodes, and each device with its peers of other nodes for its part. Pieces of a buffer go
+ * through both kinds of links one after the other, so that the slower kind sets the time [arXiv 2507.04786 §4, NCCL's rings].
+ */
 function collectiveSeconds(m: Machine, bytes: number, { replicas, perNode }: Replicated): number {
   if (replicas <= 1) return 0;
   const inside = Math.min(perNode, replicas);
@@ -75,7 +78,7 @@ function collectiveSeconds(m: Machine, bytes: number, { replicas, perNode }: Rep
     ((bytes / inside) * (outside - 1)) / outside,
     outside > 1 ? Math.ceil(Math.log2(outside)) : 0,
   );
-  return within + across;
+  return Math.max(within, across);
 }
 
 const transferSeconds = (link: Link | null, bytes: number, messages: number): number =>

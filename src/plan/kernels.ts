@@ -55,6 +55,10 @@ function tileFill(tile: number, rows: number, n: number, groups: number, units: 
 export const memorySeconds = (m: Machine, bytes: number): number =>
   bytes / (m.device.memoryBytesPerSecond.value * m.kernels.memoryShare.value);
 
+/** The same by kernels between products: casts, norms, activations, permutations, updates. */
+export const elementwiseSeconds = (m: Machine, bytes: number): number =>
+  bytes / (m.device.memoryBytesPerSecond.value * m.kernels.elementwiseShare.value);
+
 /**
  * Attention of training or prefill over a sequence, causal.
  * @param flops of the forward pass, half of the square counted

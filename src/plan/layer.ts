@@ -5,9 +5,9 @@ import {
   attentionSeconds,
   BYTES,
   type ComputeFormat,
+  elementwiseSeconds,
   type Gemm,
   gemmSeconds,
-  memorySeconds,
   tensorParallelSeconds,
 } from './kernels.js';
 
@@ -96,17 +96,22 @@ export function layerTimes(input: LayerInput, moe: boolean): LayerTimes {
   const forward = {
     gemm: forwardGemm,
     attention: core,
-    memory: memorySeconds(m, bytes.forward) + sums,
+    memory: elementwiseSeconds(m, bytes.forward) + sums,
     exchange,
   };
   const again = recomputed(input, forward);
   const inputs = addParts(again, {
     gemm: inputGemm,
     attention: attentionSeconds(m, flops, input.length, 'backward', units, latent),
-    memory: memorySeconds(m, bytes.inputs) + sums,
+    memory: elementwiseSeconds(m, bytes.inputs) + sums,
     exchange,
   });
-  const weights = { gemm: weightGemm, attention: 0, memory: memorySeconds(m, bytes.weights), exchange: 0 };
+  const weights = {
+    gemm: weightGemm,
+    attention: 0,
+    memory: elementwiseSeconds(m, bytes.weights),
+    exchange: 0,
+  };
   return { forward, inputs, weights };
 }
 
@@ -190,7 +195,7 @@ function recomputed(input: LayerInput, forward: PassParts): PassParts {
   return {
     ...NO_PARTS,
     gemm,
-    memory: memorySeconds(machine, tokens * ropeBytes(shape, tensor, input.format)),
+    memory: elementwiseSeconds(machine, tokens * ropeBytes(shape, tensor, input.format)),
   };
 }
 

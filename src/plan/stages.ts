@@ -1,6 +1,6 @@
 import type { Machine } from '../spec/machine.js';
 import { hasExperts, type ModelShape } from '../spec/shape.js';
-import { gemmSeconds, memorySeconds } from './kernels.js';
+import { elementwiseSeconds, gemmSeconds } from './kernels.js';
 import {
   addParts,
   computeSeconds,
@@ -221,7 +221,7 @@ function layerParameters(
 function headTimes({ shape, machine: m, tokens, tensor, units, format }: LayerInput): LayerTimes {
   const gemm = { rows: tokens, n: shape.vocabSize / tensor, k: shape.hiddenSize };
   const wide = format === 'fp32' ? 'fp32' : 'bf16';
-  const logits = memorySeconds(m, (tokens * shape.vocabSize * (wide === 'fp32' ? 4 : 2)) / tensor);
+  const logits = elementwiseSeconds(m, (tokens * shape.vocabSize * (wide === 'fp32' ? 4 : 2)) / tensor);
   const part = (seconds: number, memory: number) => ({ ...NO_PARTS, gemm: seconds, memory });
   return {
     forward: part(gemmSeconds(m, gemm, wide, 'forward', units), logits),

@@ -9,13 +9,13 @@ import { cutStages, overlappedSeconds, type Stage } from './stages.js';
 import { type TrainEstimate, throughput } from './train.js';
 import { checkPlan, microBatches, type TrainPlan } from './train-plan.js';
 
-/** Seconds of one step by kind of work, mean over the devices [ISCA table 4]. */
+/** Seconds of one step by kind of work, mean over the devices; parts as [ISCA §5.1, table 4] tells them apart. */
 export interface StepParts {
-  /** Forward passes that stand alone. */
+  /** Forward passes that stand alone, 1F. */
   forward: number;
-  /** Backward passes that stand alone, whole or for the inputs. */
-  backward: number;
-  /** Backward passes for the weights. */
+  /** Backward passes for the inputs that stand alone, 1B. A whole backward pass counts here and in `weights`. */
+  inputs: number;
+  /** Backward passes for the weights that stand alone, 1W. */
   weights: number;
   /** Forward and backward passes that overlap. */
   overlapped: number;
@@ -49,7 +49,7 @@ export function simulateTraining(shape: ModelShape, cluster: Cluster, plan: Trai
   const end = stepEnd(machine, plan, cutStages(shape, machine, plan));
   const optimizer = end.reduceSeconds + end.updateSeconds + end.gatherSeconds;
   const stepSeconds = timeline.seconds + optimizer;
-  const parts = { ...partsOf(timeline, plan.pipeline), optimizer };
+  const parts = { ...partsOf(timeline, stages, plan.pipeline), optimizer };
   return { stepSeconds, parts, end, schedule, timeline, ...throughput(shape, machine, plan, stepSeconds) };
 }
 
@@ -64,16 +64,27 @@ function workSeconds(work: Work, stages: readonly Stage[]): number {
   return { F, B: I + W, I, W }[first.kind];
 }
 
-function partsOf(timeline: Timeline, devices: number): Omit<StepParts, 'optimizer'> {
-  const sums = { forward: 0, backward: 0, weights: 0, overlapped: 0 };
+function partsOf(
+  timeline: Timeline,
+  stages: readonly Stage[],
+  devices: number,
+): Omit<StepParts, 'optimizer'> {
+  const sums = { forward: 0, inputs: 0, weights: 0, overlapped: 0 };
   for (const { work, start, end } of timeline.intervals) {
-    const kind = work.length === 2 ? 'overlapped' : NAMES[work[0].kind];
-    sums[kind] += (end - start) / devices;
+    const [{ kind, stage }] = work;
+    const seconds = (end - start) / devices;
+    if (work.length === 2) sums.overlapped += seconds;
+    else if (kind === 'F') sums.forward += seconds;
+    else if (kind === 'I') sums.inputs += seconds;
+    else if (kind === 'W') sums.weights += seconds;
+    else {
+      const own = passSeconds(stages[stage]!.alone.weights) / devices;
+      sums.weights += own;
+      sums.inputs += seconds - own;
+    }
   }
   return { ...sums, bubble: timeline.bubbles.reduce((a, b) => a + b, 0) / devices };
 }
-
-const NAMES = { F: 'forward', B: 'backward', I: 'backward', W: 'weights' } as const;
 
 /** What both fidelities of one step say, for tables. */
 export type StepFigures = Pick<

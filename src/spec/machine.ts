@@ -97,8 +97,10 @@ const machineSchema = z.strictObject({
     attention: z.strictObject({ forward: attentionRates, backward: attentionRates }),
     /** Attention of decoding where products bind it, and not memory. */
     decodeAttentionFlopsPerSecond: known,
-    /** What kernels that only move data reach of the memory's bandwidth. */
+    /** What kernels reach of the memory's bandwidth that read large operands: products of few rows, attention of decoding. */
     memoryShare: known,
+    /** What kernels between products reach of it: casts with their scales, norms, activations, permutations. */
+    elementwiseShare: known,
     /** From the start of a kernel to its first useful work. */
     launchSeconds: known,
     /** Units that serve communication while it overlaps with computation. */

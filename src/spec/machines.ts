@@ -24,9 +24,18 @@ const FLASH3 =
 /** Causal, 8192 keys, SM100: 1494 and 971 TFLOPS at 192/128 beside 1418 and 1209 at 128. */
 const LATENT_HEADS =
   'assumed as on SM100: github.com/Dao-AILab/flash-attention/pull/2270 beside pull/2280, causal, 8192 keys';
+/** Mean of five kernels at 32768 × 4096: 2634 to 2777 GB/s of 3352. */
+const TORCHAO =
+  'torchao benchmarks/prototype/blockwise_fp8_training/README.md, casts to FP8 and their transposes, H100';
 const DEEPEP =
   'DeepEP docs/legacy.md, "normal kernels", H800, 4096 tokens, hidden 7168, top 8 of at most 4 groups';
 const DEEPEP_SMALL = 'DeepEP docs/legacy.md, "low-latency kernels", H800, 128 tokens';
+
+/** What DeepSeek's attention of training stood on: [V2 §3.1.3] "an improved version of FlashAttention-2". */
+const FLASH2 = (gain: string) =>
+  `${FLASH3}, divided by its gain over FlashAttention-2 (${gain}, middle of what arXiv 2407.08608 §4.1 prints)`;
+const FLASH2_HEADS =
+  'products at 192/128 over those at 192/192: FlashAttention-2 has one size of head, values are filled up';
 
 /** FLOPs of FlashAttention's benchmark (batch 4, 48 heads of 128, causal) divided by the published times. */
 const flash3 = (
@@ -100,6 +109,7 @@ const h800: Machine = {
     },
     decodeAttentionFlopsPerSecond: known(660e12, 'FlashMLA README, dense decoding, computation bound, H800'),
     memoryShare: known(3000 / 3350, 'FlashMLA README: 3000 GB/s of 3350 where memory binds, H800'),
+    elementwiseShare: known(2704 / 3352, TORCHAO),
     launchSeconds: known(3.7e-6, `${DEEPGEMM}: what is left of M = 64 at 3.0 TB/s`),
     communicationUnits: known(20, 'ISCA §4.4; arXiv 2412.19437, §3.2.2'),
     exchange: {
@@ -129,7 +139,15 @@ const h800: Machine = {
   },
 };
 
-/** The H800 with the kernels that DeepSeek-V3 was trained with. */
+type AttentionRates = Machine['kernels']['attention']['forward'];
+
+const before = (rates: AttentionRates, gain: number, printed: string): AttentionRates => ({
+  points: rates.points.map(({ keys, flopsPerSecond }) => ({ keys, flopsPerSecond: flopsPerSecond / gain })),
+  source: FLASH2(printed),
+  latentShare: known((192 + 128) / (192 + 192), FLASH2_HEADS),
+});
+
+/** The H800 with the kernels that DeepSeek-V3 was trained with, as far as they are published. */
 const h800At2024: Machine = {
   ...h800,
   name: 'h800-2024',
@@ -138,6 +156,10 @@ const h800At2024: Machine = {
     gemm: {
       ...h800.kernels.gemm,
       fp8: { forward: rate(1170e12, 500, CUTLASS), weightGradient: rate(1009e12, 896, CUTLASS_WGRAD) },
+    },
+    attention: {
+      forward: before(h800.kernels.attention.forward, 1.75, '1.5 to 2.0'),
+      backward: before(h800.kernels.attention.backward, 1.625, '1.5 to 1.75'),
     },
   },
 };
@@ -215,6 +237,7 @@ const gb200: Machine = {
     },
     decodeAttentionFlopsPerSecond: known(660e12 * BF16_GAIN, LIKE_HOPPER),
     memoryShare: known(3000 / 3350, LIKE_HOPPER),
+    elementwiseShare: known(2704 / 3352, LIKE_HOPPER),
     communicationUnits: known(24, 'DeepEP README, V2, SM100: least number of SMs'),
     exchange: {
       points: [{ devices: 72, dispatchBytesPerSecond: 643e9, combineBytesPerSecond: 675e9 }],

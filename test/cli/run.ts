@@ -14,10 +14,14 @@ export interface Finished {
   stderr: string;
 }
 
-/** Runs `fathom` with these arguments in the repository root. */
-export function fathom(args: readonly string[], input = ''): Promise<Finished> {
+/** Runs `fathom` with these arguments in the repository root. @param env what differs from the environment of the tests */
+export function fathom(
+  args: readonly string[],
+  input = '',
+  env: Readonly<Record<string, string>> = {},
+): Promise<Finished> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [MAIN, ...args], { cwd: ROOT });
+    const child = spawn(process.execPath, [MAIN, ...args], { cwd: ROOT, env: { ...process.env, ...env } });
     let [stdout, stderr] = ['', ''];
     child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
     child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));

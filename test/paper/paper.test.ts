@@ -5,7 +5,10 @@ import { banded, figure, verdictOf } from '../../src/paper/row.js';
 import { parseStudy } from '../../src/paper/studies.js';
 import { outside, paperText } from '../../src/paper/text.js';
 
-const QUICK = ['table1', 'table2', 'decode-limit', 'mtp', 'studies', 'node-limited', 'bubbles'];
+const QUICK = [
+  ...['table1', 'table2', 'decode-limit', 'mtp', 'studies', 'node-limited'],
+  ...['table4', 'bubbles', 'gpu-hours'],
+];
 const quick = paperParts(QUICK).map((part) => makePart(part, { studies: [] }));
 
 describe('rows', () => {
@@ -38,7 +41,7 @@ describe('the page', () => {
     for (const id of QUICK) expect(page).toContain(`<h2 id="${id}">`);
     expect(page).toContain('a &lt;line&gt;');
     expect(page).not.toMatch(/<(script|link|img)|url\(|@import/);
-    expect(page.match(/<svg /g)!.length).toBe(5);
+    expect(page.match(/<svg /g)!.length).toBe(6);
   });
 });
 
