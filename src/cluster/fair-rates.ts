@@ -1,10 +1,14 @@
 import { FairState } from './fair-state.js';
 import { fill } from './fill.js';
 import type { Flows } from './flows.js';
+import { foreignSum } from './foreign-sums.js';
 import { SlackLinks } from './slack-links.js';
 
 /** Two levels this close count as equal: some hundred roundings of 2⁻⁵³. */
 export const LEVEL_TOLERANCE = 1e-12;
+
+/** Levels this close are looked at twice when flows change hands; far more than the tolerance adds up to. */
+const NEAR = 1e-9;
 
 /** No place in the order. */
 const CLEAN = 0x3fffffff;
@@ -33,12 +37,17 @@ export class FairRates {
   private dirty = CLEAN;
   /** [L] 1 where foreign flows may have a bottleneck that stands behind the link. */
   private readonly unsure: Uint8Array;
+  /** Results of `stepTo`. */
+  private above = 0;
+  private readonly found: Int32Array;
+  private foundCount = 0;
 
   constructor(flows: Flows) {
     this.state = new FairState(flows);
     this.order = new Int32Array(this.state.linkCount);
     this.place = new Int32Array(this.state.linkCount).fill(-1);
     this.unsure = new Uint8Array(this.state.linkCount);
+    this.found = new Int32Array(longestRow(this.state.base));
     this.slack = new SlackLinks(this.state);
     this.slack.reset(this.place);
   }
@@ -69,11 +78,12 @@ export class FairRates {
     const { offsets, links } = this.state.flows;
     const own = this.state.bottleneck[flow]!;
     const rate = this.state.level[own]!;
+    this.slack.charging(flow, -1);
+    this.state.remove(flow);
     for (let entry = offsets[flow]!; entry < offsets[flow + 1]!; entry++) {
       this.state.serve(links[entry]!, now);
-      this.expect(links[entry]!, own, rate, -this.state.weightOf(entry));
+      this.expect(links[entry]!, own, rate, -this.state.weightOf(entry), now);
     }
-    this.state.remove(flow);
   }
 
   /** Adds a flow; `settle` must follow. @param remaining bytes over weight */
@@ -83,11 +93,11 @@ export class FairRates {
     const rate = this.state.level[own]!;
     for (let entry = offsets[flow]!; entry < offsets[flow + 1]!; entry++) {
       this.state.serve(links[entry]!, now);
-      if (links[entry] !== own) this.slack.suspect(links[entry]!);
     }
     this.state.insert(flow, own, remaining);
+    this.slack.charging(flow, 1);
     for (let entry = offsets[flow]!; entry < offsets[flow + 1]!; entry++) {
-      this.expect(links[entry]!, own, rate, this.state.weightOf(entry));
+      this.expect(links[entry]!, own, rate, this.state.weightOf(entry), now);
     }
   }
 
@@ -123,87 +133,129 @@ export class FairRates {
     const { state } = this;
     const link = this.order[at]!;
     state.serve(link, now);
-    let place = at;
-    let level = this.unsure[link] ? -1 : this.plainLevel(link);
-    if (level < (at > 0 ? state.level[this.order[at - 1]!]! : 0)) {
-      state.level[link] = this.waterLevel(link);
-      place = this.moveDown(at);
-      this.takeOver(link, place, now);
-      level = this.plainLevel(link);
+    const level = this.plainLevel(link);
+    const before = at > 0 ? state.level[this.order[at - 1]!]! : 0;
+    if (this.unsure[link] || !(level >= before) || state.ownCount[link] === 0)
+      this.levelAgain(at, level, now);
+    else {
+      this.setLevel(link, level, now);
+      this.dirty = at + 1;
     }
+  }
+
+  /** Levels a link that may have to go before others, or take flows from them. @param start its level if not */
+  private levelAgain(at: number, start: number, now: number): void {
+    const { state } = this;
+    const link = this.order[at]!;
+    state.level[link] = this.waterLevel(link, start);
+    const place = this.moveDown(at);
+    const touched = this.takeOver(link, place, now);
     if (state.ownCount[link] === 0) {
       this.release(link);
       this.dirty = place;
       return;
     }
-    state.level[link] = level;
-    this.slack.grew(link, level);
-    state.foresee(link, now);
+    this.setLevel(link, touched === CLEAN ? start : this.plainLevel(link), now);
+    // Links that it has passed without taking flows are as they were.
     const to = this.moveDown(place);
-    this.dirty = to < place ? to : place + 1;
+    if (to < place) this.unsure[link] = 1;
+    this.dirty = to < place ? to : Math.min(at + 1, touched);
   }
 
-  /** What foreign flows leave to each own flow. */
+  private setLevel(link: number, level: number, now: number): void {
+    this.state.level[link] = level;
+    this.slack.leveled(link, level);
+    this.state.foresee(link, now);
+  }
+
+  /** What foreign flows leave to each own flow; Infinity or NaN where there is none. */
   private plainLevel(link: number): number {
     const { state } = this;
-    return Math.max(0, (state.flows.capacity[link]! - this.sum(link)) / state.ownWeight[link]!);
+    const room = state.flows.capacity[link]! - foreignSum(state, link);
+    return Math.max(0, room / state.ownWeight[link]!);
   }
 
   /**
-   * The level x of a link at which own flows with x and foreign flows with the lower of x and their own level fill it. Foreign
-   * flows above x come out one scan after the other, x rising, until none is left [as Newton's method on a concave function].
+   * The level x of a link at which own flows with x and foreign flows with the lower of x and their own level fill it: Newton's
+   * method on a concave function, which comes from below after its first step, one scan of the foreign flows a step.
+   * @param start where to begin; best the level that own flows alone would have
    */
-  private waterLevel(link: number): number {
-    let level = -Infinity;
-    for (let last = -1; level !== last; ) {
-      last = level;
-      level = this.waterLevelAbove(link, level);
+  private waterLevel(link: number, start = -Infinity): number {
+    const { state } = this;
+    let level = Number.isFinite(start) ? start : -Infinity;
+    let own = Number.isFinite(start) ? state.ownWeight[link]! : Number.NaN;
+    for (let step = 0; ; step++) {
+      const next = this.stepTo(link, level);
+      // The same flows as before are above the level: it is theirs.
+      if (this.above === own || this.above === 0) return Math.max(0, level);
+      own = this.above;
+      if (step > 0 && next <= level) return Math.max(0, level);
+      level = next;
     }
-    return Math.max(0, level);
   }
 
-  /** One step of `waterLevel`: foreign flows above `level` count as own. */
-  private waterLevelAbove(link: number, level: number): number {
+  /**
+   * One step of `waterLevel`: foreign flows above `level` count as own; `above` is the weight of all that do, `found` where they
+   * stand, and those as good as equal.
+   */
+  private stepTo(link: number, level: number): number {
     const { state } = this;
+    const { foreignBottleneck, foreignWeight } = state;
     const begin = state.base[link]!;
     const end = begin + state.foreignCount[link]!;
-    let [own, taken] = [state.ownWeight[link]!, 0];
+    const bound = level * (1 + LEVEL_TOLERANCE);
+    const near = level * (1 - NEAR);
+    let [own, taken, found] = [state.ownWeight[link]!, 0, 0];
     for (let at = begin; at < end; at++) {
-      const theirs = state.level[state.foreignBottleneck[at]!]!;
-      const weight = state.foreignWeight ? state.foreignWeight[at]! : 1;
-      if (theirs > level * (1 + LEVEL_TOLERANCE)) own += weight;
+      const theirs = state.level[foreignBottleneck[at]!]!;
+      const weight = foreignWeight ? foreignWeight[at]! : 1;
+      if (theirs > near) this.found[found++] = at;
+      if (theirs > bound) own += weight;
       else taken += weight * theirs;
     }
-    return own > 0 ? Math.max(level, (state.flows.capacity[link]! - taken) / own) : level;
+    this.above = own;
+    this.foundCount = found;
+    return (state.flows.capacity[link]! - taken) / own;
   }
 
-  /** What foreign flows of a link take. */
-  private sum(link: number): number {
-    const { level, foreignBottleneck, foreignWeight, base, foreignCount } = this.state;
-    const begin = base[link]!;
-    const end = begin + foreignCount[link]!;
-    return foreignWeight
-      ? weightedSum(level, foreignBottleneck, foreignWeight, begin, end)
-      : plainSum(level, foreignBottleneck, begin, end);
-  }
-
-  /** Foreign flows whose bottleneck stands behind the link at `at` become its own. */
-  private takeOver(link: number, at: number, now: number): void {
-    const { state, place } = this;
+  /**
+   * Foreign flows whose bottleneck stands behind the link at `at` become its own. Of a link that is sure of the order behind it,
+   * they are among those that the last `stepTo` found.
+   * @returns the first place behind `at` of a link whose flows have changed by that
+   */
+  private takeOver(link: number, at: number, now: number): number {
+    const { state, place, unsure } = this;
     const begin = state.base[link]!;
-    for (let i = state.foreignCount[link]! - 1; i >= 0; i--) {
-      const from = state.foreignBottleneck[begin + i]!;
+    let touched = CLEAN;
+    const count = unsure[link] ? state.foreignCount[link]! : this.foundCount;
+    for (let i = count - 1; i >= 0; i--) {
+      const entry = unsure[link] ? begin + i : this.found[i]!;
+      const from = state.foreignBottleneck[entry]!;
       if (place[from]! < at) continue;
+      const flow = state.foreign[entry]!;
+      touched = Math.min(touched, this.firstBehind(flow, at));
       state.serve(from, now);
-      this.slack.parted(from);
-      state.move(state.foreign[begin + i]!, link, now);
+      this.slack.moved(flow, from, link);
+      state.move(flow, link, now);
     }
-    this.unsure[link] = 0;
+    unsure[link] = 0;
+    return touched;
+  }
+
+  /** The first place behind `at` of a link on a flow's path. */
+  private firstBehind(flow: number, at: number): number {
+    const { offsets, links } = this.state.flows;
+    let first = CLEAN;
+    for (let entry = offsets[flow]!; entry < offsets[flow + 1]!; entry++) {
+      const place = this.place[links[entry]!]!;
+      if (place > at && place < first) first = place;
+    }
+    return first;
   }
 
   /** Makes a slack link saturated, about where its level will be. */
   private saturate(link: number, level: number): void {
-    this.slack.leave(link);
+    this.slack.leave(link, level);
     this.state.served[link] = 0;
     this.state.level[link] = level;
     this.order[this.count] = link;
@@ -239,44 +291,54 @@ export class FairRates {
     }
     order[to] = link;
     place[link] = to;
-    if (to < at) this.unsure[link] = 1;
     return to;
   }
 
-  /** Moves the link at `at` behind those of lower level. */
-  private moveUp(at: number): void {
-    const { order, place } = this;
-    const { level } = this.state;
+  /** Moves the link at `at` behind those of lower level, which take the flows that they share with it. */
+  private moveUp(at: number, now: number): void {
+    const { order, place, state } = this;
+    const { level } = state;
     const link = order[at]!;
     let to = at;
     while (to + 1 < this.count && level[order[to + 1]!]! < level[link]!) {
       order[to] = order[to + 1]!;
       place[order[to]!] = to;
-      this.unsure[order[to]!] = 1;
       to++;
     }
     order[to] = link;
     place[link] = to;
+    if (to === at) return;
+    const own = state.heap.slice(state.base[link]!, state.base[link]! + state.ownCount[link]!);
+    for (const flow of own) {
+      const first = this.firstBehind(flow, at - 1);
+      if (first >= to) continue;
+      state.serve(order[first]!, now);
+      this.slack.moved(flow, link, order[first]!);
+      state.move(flow, order[first]!, now);
+    }
   }
 
   /**
-   * Guesses a saturated link's level after a flow with this bottleneck comes (weight > 0) or goes, and moves the link there,
+   * Guesses a saturated link's level after a flow with this bottleneck has come (weight > 0) or gone, and moves the link there,
    * so that levelling finds it in its place. The guess is only an order; `settle` computes the levels.
    */
-  private expect(link: number, bottleneck: number, rate: number, weight: number): void {
+  private expect(link: number, bottleneck: number, rate: number, weight: number, now: number): void {
     const { state } = this;
     const at = this.place[link]!;
     if (at < 0) return;
     const own = state.ownWeight[link]!;
     const before = state.level[link]!;
-    let guess = before - (weight * rate) / own;
-    if (link === bottleneck)
-      guess = weight < 0 ? (before * own) / (own + weight) : (before * (own - weight)) / own;
+    const guess = link === bottleneck ? (before * (own - weight)) / own : before - (weight * rate) / own;
     this.dirty = Math.min(this.dirty, at);
     if (!(guess > 0 && guess < Infinity)) return;
     state.level[link] = guess;
-    if (guess > before) this.moveUp(at);
-    else this.dirty = Math.min(this.dirty, this.moveDown(at));
+    if (guess > before) {
+      this.moveUp(at, now);
+      return;
+    }
+    const to = this.moveDown(at);
+    if (to < at) this.unsure[link] = 1;
+    this.dirty = Math.min(this.dirty, to);
   }
 
   /** The first link of a flow's path in the order; where none is saturated, the one with least room becomes so. */
@@ -291,7 +353,7 @@ export class FairRates {
     if (best >= 0) return best;
     for (let entry = offsets[flow]!; entry < offsets[flow + 1]!; entry++) {
       const link = links[entry]!;
-      const room = Math.max(0, capacity[link]! - this.sum(link)) / state.weightOf(entry);
+      const room = Math.max(0, capacity[link]! - foreignSum(state, link)) / state.weightOf(entry);
       if (room < least) [best, least] = [link, room];
     }
     state.serve(best, now);
@@ -300,37 +362,9 @@ export class FairRates {
   }
 }
 
-/** The loops that the engine's time goes into. */
-function plainSum(level: Float64Array, of: Int32Array, begin: number, end: number): number {
-  let a = 0;
-  let b = 0;
-  let c = 0;
-  let d = 0;
-  let at = begin;
-  for (; at + 3 < end; at += 4) {
-    a += level[of[at]!]!;
-    b += level[of[at + 1]!]!;
-    c += level[of[at + 2]!]!;
-    d += level[of[at + 3]!]!;
-  }
-  for (; at < end; at++) a += level[of[at]!]!;
-  return a + b + (c + d);
-}
-
-function weightedSum(
-  level: Float64Array,
-  of: Int32Array,
-  weight: Float64Array,
-  begin: number,
-  end: number,
-): number {
-  let a = 0;
-  let b = 0;
-  let at = begin;
-  for (; at + 1 < end; at += 2) {
-    a += weight[at]! * level[of[at]!]!;
-    b += weight[at + 1]! * level[of[at + 1]!]!;
-  }
-  for (; at < end; at++) a += weight[at]! * level[of[at]!]!;
-  return a + b;
+/** Entries of the link that has most. */
+function longestRow(base: Int32Array): number {
+  let longest = 0;
+  for (let link = 1; link < base.length; link++) longest = Math.max(longest, base[link]! - base[link - 1]!);
+  return longest;
 }
