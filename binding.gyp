@@ -29,7 +29,8 @@
       "native/optimizer_ops.cc",
       "native/logfmt_ops.cc",
       "native/project.cc",
-      "native/project_ops.cc"
+      "native/project_ops.cc",
+      "native/wire_ops.cc"
     ],
     "avx2_flags": ["-mavx2", "-mfma", "-mf16c", "-mbmi2"],
     "avx512_flags": [

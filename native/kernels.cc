@@ -25,6 +25,7 @@ void register_kernels(const Exports& exports) {
   register_optimizer(exports);
   register_logfmt(exports);
   register_project(exports);
+  register_wire(exports);
 }
 
 }  // namespace FATHOM_ISA_NS

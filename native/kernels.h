@@ -31,6 +31,7 @@ void register_loss(const Exports& exports);
 void register_optimizer(const Exports& exports);
 void register_logfmt(const Exports& exports);
 void register_project(const Exports& exports);
+void register_wire(const Exports& exports);
 
 }  // namespace FATHOM_ISA_NS
 }  // namespace fathom

@@ -235,6 +235,42 @@ export interface Kernels {
 
   encodeWeight(format: number, values: Data, k: number, codes: Data, scales: Data): void;
   readRows(weight: unknown, ids: Data, out: Data): void;
+
+  /** Rows of x [T, D] that `source` names (all without) to the wire at `places`, in units of four bytes (native/wire_ops.cc). */
+  wireEncode(
+    x: Data,
+    width: number,
+    source: Optional,
+    format: number,
+    pow2: boolean,
+    base: Data,
+    places: Data,
+  ): void;
+  wireDecode(base: Data, places: Data, format: number, out: Data, width: number): void;
+  /** out[p] = the rows on the wire that two lists name for p, summed. */
+  wireSum(
+    base: Data,
+    format: number,
+    bounds: Data,
+    places: Data,
+    otherBase: Optional,
+    otherFormat: number,
+    otherBounds: Optional,
+    otherPlaces: Optional,
+    out: Data,
+    width: number,
+  ): void;
+  /** Sums of weighted rows, one for each pair of `bounds`, in the rows' own type to `places` of `base`. */
+  wirePartial(
+    rows: Data,
+    width: number,
+    members: Data,
+    weights: Optional,
+    bounds: Data,
+    base: Data,
+    places: Data,
+  ): void;
+
   /** `weight` is what storeWeight gave. */
   /** Weights are what storeWeight gave. `sizes`: heads, nope, rope, v, latent. */
   attentionBlock(
