@@ -1,4 +1,8 @@
 // What ranks do in tests; see rank.mjs.
+import { Random } from '../../dist/numerics/random.js';
+import { Tensor } from '../../dist/tensor/tensor.js';
+
+const dist = (file) => import(new URL(`../../dist/${file}`, import.meta.url));
 
 const range = (n) => Array.from({ length: n }, (_, i) => i);
 
@@ -58,7 +62,7 @@ export const cases = {
   memory(t) {
     const { perNode } = t.placement;
     const index = t.rank % perNode;
-    const memory = t.share(100);
+    const memory = t.share(100, perNode);
     const ready = memory.counter(3);
     const seen = [];
     for (let round = 1; round <= 50; round++) {
@@ -77,7 +81,7 @@ export const cases = {
   /** A message raises a counter of the node, which the other rank of the node waits for. */
   arrival(t) {
     const { perNode } = t.placement;
-    const memory = t.share(64);
+    const memory = t.share(64, perNode);
     const arrived = memory.counter(0);
     if (t.rank === 0) t.send(new Uint8Array(8).fill(5), perNode, 1).wait();
     if (t.rank === perNode) t.receive(memory.bytes.subarray(0, 8), 0, 1, arrived).wait();
@@ -85,4 +89,186 @@ export const cases = {
     arrived.wait(1);
     return memory.bytes[7];
   },
+
+  /**
+   * Tokens to experts and back, twice, with a gradient on the same way. Expert e multiplies by e + 1. Gives the largest errors
+   * against sums formed here, and what was moved against what the choices say.
+   */
+  async trip(t, options) {
+    const { channel, layout } = await openChannel(t, options);
+    const { Trip } = await dist('expert/trip.js');
+    const { planSending } = await dist('expert/plan.js');
+    const { tokens, topK, hidden, experts } = options;
+    const errors = [];
+    for (const round of [0, 1]) {
+      const { ids, weights } = choose(
+        t.rank * 2 + round,
+        tokens,
+        topK,
+        experts,
+        options.groups,
+        options.groupsPerToken,
+      );
+      const x = randomTensor(t.rank + 10 * round, tokens, hidden, options.dtype);
+      const dy = randomTensor(t.rank + 100 + round, tokens, hidden, options.dtype);
+      const trip = new Trip(channel, planSending(layout, topK, ids, weights));
+      const [y, dx] = [x, x].map(() => zeros(tokens, hidden, options.dtype));
+      const dweights = new Float32Array(ids.length);
+      const there = (input) => {
+        trip.sendTokens(input);
+        const rows = zeros(trip.awaitRows(), hidden, options.dtype);
+        trip.receiveRows(rows);
+        return rows;
+      };
+      const rows = there(x);
+      const outs = scaled(rows, trip.plan.offsets, layout.index * layout.perRank);
+      trip.sendResults(outs, true);
+      trip.receiveResults(y);
+      const gradients = there(dy);
+      const ofWeights = dots(gradients, outs);
+      for (let r = 0; r < gradients.rows; r++) {
+        for (let i = 0; i < hidden; i++)
+          set(gradients, r * hidden + i, get(gradients, r * hidden + i) * trip.plan.weights[r]);
+      }
+      trip.sendResults(scaled(gradients, trip.plan.offsets, layout.index * layout.perRank), false, ofWeights);
+      trip.receiveResults(dx, dweights);
+      errors.push(await errorsOf({ x, dy, ids, weights, y, dx, dweights, topK, hidden }, options));
+    }
+    return {
+      errors,
+      traffic: channel.traffic,
+      expected: await expectedTraffic(layout, channel, t.rank, options),
+    };
+  },
 };
+
+// ---- Means of the cases ---------------------------------------------------------------------------------------------
+
+const zeros = (rows, cols, dtype) => Tensor.zeros([rows, cols], dtype);
+const value = (bits) => new Float32Array(Int32Array.of(bits << 16).buffer)[0];
+const get = (x, i) => (x.dtype === 'bf16' ? value(x.data[i]) : x.data[i]);
+const set = (x, i, v) => {
+  x.data[i] = x.dtype === 'bf16' ? new Int32Array(Float32Array.of(v).buffer)[0] >>> 16 : v;
+};
+
+function randomTensor(seed, rows, cols, dtype) {
+  const random = new Random(seed + 1);
+  const x = zeros(rows, cols, dtype);
+  for (let i = 0; i < x.size; i++) set(x, i, random.normal());
+  return x;
+}
+
+/** K distinct experts a token, of so many groups, with random weights. */
+function choose(seed, tokens, topK, experts, groups, groupsPerToken) {
+  const random = new Random(1000 + seed);
+  const pick = (from, count) => {
+    const rest = [...from];
+    return range(count).map(() => rest.splice(Math.floor(random.uniform() * rest.length), 1)[0]);
+  };
+  const perGroup = experts / groups;
+  const ids = Int32Array.from(
+    range(tokens).flatMap(() =>
+      pick(
+        pick(range(groups), groupsPerToken).flatMap((g) => range(perGroup).map((e) => g * perGroup + e)),
+        topK,
+      ),
+    ),
+  );
+  return { ids, weights: Float32Array.from(ids, () => random.uniform()) };
+}
+
+/** rows of expert e times e + 1, in FP32. */
+function scaled(rows, offsets, firstExpert) {
+  const out = zeros(rows.rows, rows.cols, rows.dtype);
+  for (let e = 0; e + 1 < offsets.length; e++) {
+    for (let i = offsets[e] * rows.cols; i < offsets[e + 1] * rows.cols; i++)
+      set(out, i, get(rows, i) * (firstExpert + e + 1));
+  }
+  return out;
+}
+
+const dots = (a, b) =>
+  Float32Array.from(range(a.rows), (r) =>
+    range(a.cols).reduce((sum, i) => sum + get(a, r * a.cols + i) * get(b, r * a.cols + i), 0),
+  );
+
+async function openChannel(t, options) {
+  const { layOut } = await dist('expert/layout.js');
+  const { Channel } = await dist('expert/channel.js');
+  const { referenceWire } = await dist('expert/wire/reference.js');
+  const { nativeWire } = await dist('expert/wire/native.js');
+  const { loadAddon } = await dist('backend/native/addon.js');
+  const { parseWire } = await dist('expert/wire/format.js');
+  const layout = layOut(t.placement, t.rank, options.experts, options.group ?? t.placement.size);
+  const shape = {
+    topK: options.topK,
+    hidden: options.hidden,
+    maxTokens: options.tokens,
+    activation: options.dtype,
+  };
+  const addon = loadAddon();
+  const kernels = addon ? nativeWire(addon) : referenceWire;
+  const channel = new Channel(t, layout, shape, kernels, 0, {
+    wire: parseWire(options.wire),
+    checksums: true,
+  });
+  return { channel, layout };
+}
+
+/** Largest errors relative to the largest value, against what the rounded tokens give. */
+async function errorsOf({ x, dy, ids, weights, y, dx, dweights, topK, hidden }, options) {
+  const { parseWire, rowBytes } = await dist('expert/wire/format.js');
+  const { referenceWire } = await dist('expert/wire/reference.js');
+  const { dispatch } = parseWire(options.wire);
+  const rounded = (input) => {
+    const out = zeros(input.rows, hidden, options.dtype);
+    const places = Int32Array.from(range(input.rows), (r) => (r * rowBytes(dispatch, hidden)) / 4);
+    const base = new Uint8Array(input.rows * rowBytes(dispatch, hidden));
+    referenceWire.encode(input, undefined, dispatch, true, base, places);
+    referenceWire.decode(base, places, dispatch, out);
+    return out;
+  };
+  const [xs, dys] = [rounded(x), rounded(dy)];
+  const most = { y: 0, dx: 0, dweights: 0 };
+  const size = { y: 0, dx: 0, dweights: 0 };
+  const note = (what, got, wanted) => {
+    most[what] = Math.max(most[what], Math.abs(got - wanted));
+    size[what] = Math.max(size[what], Math.abs(wanted));
+  };
+  for (let token = 0; token < x.rows; token++) {
+    const factor = range(topK).reduce(
+      (sum, k) => sum + weights[token * topK + k] * (ids[token * topK + k] + 1),
+      0,
+    );
+    let product = 0;
+    for (let i = token * hidden; i < (token + 1) * hidden; i++) {
+      note('y', get(y, i), factor * get(xs, i));
+      note('dx', get(dx, i), factor * get(dys, i));
+      product += get(xs, i) * get(dys, i);
+    }
+    for (let k = token * topK; k < (token + 1) * topK; k++)
+      note('dweights', dweights[k], product * (ids[k] + 1));
+  }
+  return Object.fromEntries(Object.keys(most).map((what) => [what, most[what] / size[what]]));
+}
+
+/** Copies and bytes between nodes of both rounds, counted from the choices alone. */
+async function expectedTraffic(
+  layout,
+  channel,
+  rank,
+  { tokens, topK, experts, hidden, groups, groupsPerToken },
+) {
+  const { rowBytes } = await dist('expert/wire/format.js');
+  const nodeOf = (expert) => Math.floor(expert / (layout.perRank * layout.perNode));
+  let copies = 0;
+  for (const round of [0, 1]) {
+    const { ids } = choose(rank * 2 + round, tokens, topK, experts, groups, groupsPerToken);
+    for (let token = 0; token < tokens; token++) {
+      const nodes = new Set(range(topK).map((k) => nodeOf(ids[token * topK + k])));
+      nodes.delete(layout.node);
+      copies += nodes.size;
+    }
+  }
+  return { copiesAcross: 2 * copies, dispatchBytes: 2 * copies * rowBytes(channel.wire.dispatch, hidden) };
+}

@@ -63,7 +63,8 @@ function named<T>(call: () => T): T {
 export class MpiTransport implements Transport {
   readonly kind = 'mpi';
   readonly world: Group;
-  private node: number | undefined;
+  /** Communicators of neighbours that share memory, by their number. */
+  private readonly neighbours = new Map<number, number>();
 
   constructor(
     readonly addon: MpiAddon,
@@ -84,15 +85,16 @@ export class MpiTransport implements Transport {
     return new MpiGroup(this.addon, comm, members, members.indexOf(this.rank));
   }
 
-  share(bytes: number): SharedMemory {
-    this.node ??= named(() =>
-      this.addon.split(WORLD, Math.floor(this.rank / this.placement.perNode), this.rank),
-    );
+  share(bytes: number, ranks: number): SharedMemory {
+    const comm =
+      this.neighbours.get(ranks) ??
+      named(() => this.addon.split(WORLD, Math.floor(this.rank / ranks), this.rank));
+    this.neighbours.set(ranks, comm);
     const stride = Math.ceil((bytes + COUNTER_BYTES) / 64) * 64;
-    const buffer = named(() => this.addon.sharedMemory(this.node!, stride));
+    const buffer = named(() => this.addon.sharedMemory(comm, stride));
     const memory = new MpiMemory(this.addon, buffer, stride);
-    memory.clear(this.rank % this.placement.perNode);
-    new MpiGroup(this.addon, this.node, [], 0).barrier().wait();
+    memory.clear(this.rank % ranks);
+    new MpiGroup(this.addon, comm, [], 0).barrier().wait();
     return memory;
   }
 

@@ -79,15 +79,14 @@ export class ThreadTransport implements Transport {
     return new ThreadGroup(this, members, members.indexOf(this.rank), `group${this.groups++}`);
   }
 
-  share(bytes: number): SharedMemory {
-    const { perNode } = this.placement;
-    const first = this.rank - (this.rank % perNode);
+  share(bytes: number, ranks: number): SharedMemory {
+    const first = this.rank - (this.rank % ranks);
     const tag = `share${this.shares++}`;
     const stride = Math.ceil(bytes / 64) * 64;
     if (this.rank !== first)
       return new ThreadMemory(this.take(first, tag).buffer as SharedArrayBuffer, stride);
-    const memory = new SharedArrayBuffer(stride * perNode + 4 * COUNTERS);
-    for (let rank = first + 1; rank < first + perNode; rank++) this.post(rank, tag, new Uint8Array(memory));
+    const memory = new SharedArrayBuffer(stride * ranks + 4 * COUNTERS);
+    for (let rank = first + 1; rank < first + ranks; rank++) this.post(rank, tag, new Uint8Array(memory));
     return new ThreadMemory(memory, stride);
   }
 

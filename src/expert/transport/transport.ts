@@ -35,13 +35,13 @@ export interface Counter {
   wait(target: number): void;
 }
 
-/** Memory that the ranks of a node share: one piece each, one after the other. */
+/** Memory that ranks of a node share: one piece each, one after the other. */
 export interface SharedMemory {
   /** All pieces. */
   readonly bytes: Uint8Array;
   /** Bytes of one piece. */
   readonly stride: number;
-  /** i32 counters of the node, zero at first. */
+  /** One of its i32 counters, zero at first. */
   counter(index: number): Counter;
 }
 
@@ -80,8 +80,11 @@ export interface Transport {
   readonly world: Group;
   /** The part of the run that `colour` names; collective over all ranks. */
   split(colour: number): Group;
-  /** Zero-filled memory of the node, `bytes` of it for each rank; collective over the node. @throws UserError */
-  share(bytes: number): SharedMemory;
+  /**
+   * Zero-filled memory of so many neighbouring ranks of a node, `bytes` for each; collective over them, and the first time
+   * for a number of ranks over all. @throws UserError where there is not as much
+   */
+  share(bytes: number, ranks: number): SharedMemory;
   send(data: Elements, to: number, tag: number): Pending;
   /**
    * `into` may be longer than the message.
