@@ -56,6 +56,13 @@ const BUNDLED = fileURLToPath(new URL('../../docs/studies', import.meta.url));
 async function readStudies(folder: string): Promise<StudySummary[]> {
   const { parseStudy } = await import('../paper/studies.js');
   if (!existsSync(folder)) return [];
-  const files = readdirSync(folder).filter((name) => name.endsWith('.json'));
-  return files.sort().map((name) => parseStudy(readJsonFile(join(folder, name)), name));
+  const files = readdirSync(folder, { withFileTypes: true }).flatMap((entry) =>
+    entry.isDirectory()
+      ? [join(entry.name, 'report.json')]
+      : entry.name.endsWith('.json')
+        ? [entry.name]
+        : [],
+  );
+  const found = files.sort().filter((name) => existsSync(join(folder, name)));
+  return found.map((name) => parseStudy(readJsonFile(join(folder, name)), name));
 }

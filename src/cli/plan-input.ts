@@ -11,6 +11,10 @@ import { parseModelShape } from '../spec/read-shape.js';
 import type { ModelShape } from '../spec/shape.js';
 import { integer } from './options.js';
 
+/** Formats of products that plans may ask for; a machine may lack some. */
+export const FORMATS = ['fp32', 'bf16', 'fp8'] as const;
+export type Format = (typeof FORMATS)[number];
+
 /** What every `fathom plan` command starts from. */
 export interface PlanInputFlags {
   model: string;

@@ -1,7 +1,8 @@
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { writeFileAtomicallySync, writeFully } from '../files.js';
 import { mergeResults, type SearchInput, type SearchResult, searchPlans } from '../plan/search.js';
-import { scatterSvg } from '../report/scatter.js';
+import type { ServeCandidate, ServeSearchResult } from '../plan/serve-search.js';
+import { type ScatterChart, scatterSvg } from '../report/scatter.js';
 import type { Cluster } from '../spec/machine.js';
 import type { ModelShape } from '../spec/shape.js';
 import type { Session } from './session.js';
@@ -60,7 +61,7 @@ export function writeFront(file: string, { ranked, front }: SearchResult): void 
     x: e.stepSeconds,
     y: e.memory.total / 1e9,
   });
-  const svg = scatterSvg({
+  writeScatter(file, {
     title: 'Step time and memory of plans',
     xLabel: 'seconds a step',
     yLabel: 'GB of the fullest device',
@@ -69,7 +70,28 @@ export function writeFront(file: string, { ranked, front }: SearchResult): void 
       { name: 'front', points: front.map((one) => ({ ...place(one), label: shortName(one) })) },
     ],
   });
-  const bytes = new TextEncoder().encode(svg);
+}
+
+/** The same of serving: what a user waits for, and what a device yields. */
+export function writeServeFront(file: string, { ranked, front }: ServeSearchResult): void {
+  const place = ({ estimate: e }: ServeCandidate) => ({
+    x: e.timePerOutputTokenSeconds * 1e3,
+    y: e.split.tokensPerSecondPerDevice,
+  });
+  const label = ({ plan }: ServeCandidate) => `EP${plan.devices} batch ${plan.batch}`;
+  writeScatter(file, {
+    title: 'Time per token and yield of plans',
+    xLabel: 'milliseconds a token',
+    yLabel: 'tokens a second and device, prefill included',
+    series: [
+      { name: 'plans', points: ranked.map((one) => ({ ...place(one), label: '' })) },
+      { name: 'front', points: front.map((one) => ({ ...place(one), label: label(one) })) },
+    ],
+  });
+}
+
+function writeScatter(file: string, chart: ScatterChart): void {
+  const bytes = new TextEncoder().encode(scatterSvg(chart));
   writeFileAtomicallySync(file, (descriptor) => writeFully(descriptor, bytes, 0));
 }
 

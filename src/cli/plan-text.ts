@@ -1,8 +1,10 @@
+import type { LargestTraining } from '../plan/largest.js';
 import type { Candidate, SearchResult } from '../plan/search.js';
 import { explain } from '../plan/search.js';
 import type { ServeEstimate } from '../plan/serve.js';
 import type { ServePlan } from '../plan/serve-plan.js';
-import type { Goodput, TrainEstimate } from '../plan/train.js';
+import type { ServeCandidate, ServeSearchResult } from '../plan/serve-search.js';
+import type { Goodput, TrainEstimate, TrainRun } from '../plan/train.js';
 import { microBatches, type TrainPlan } from '../plan/train-plan.js';
 import type { Effect } from '../plan/what-if.js';
 import { signedPercent } from '../report/numbers.js';
@@ -11,7 +13,13 @@ import { bytes, duration, percent, rate, si } from '../report/units.js';
 
 /** Estimates as text for a terminal. */
 
-export function trainText(plan: TrainPlan, e: TrainEstimate, good: Goodput): string {
+export function trainText(
+  plan: TrainPlan,
+  e: TrainEstimate,
+  good: Goodput,
+  run: TrainRun,
+  largest: LargestTraining,
+): string {
   const { memory, end } = e;
   return [
     list([
@@ -37,6 +45,10 @@ export function trainText(plan: TrainPlan, e: TrainEstimate, good: Goodput): str
         'with failures',
         `${percent(good.share)} of the time is progress: ${good.failuresPerDay.toPrecision(2)} failures a day, a checkpoint every ${duration(good.bestIntervalSeconds)}`,
       ],
+      [
+        `a run of ${si(run.tokens)} tokens`,
+        `${run.days.toPrecision(3)} days, ${si(run.deviceHours)} device hours, ${si(run.dollars)} dollars, failures included`,
+      ],
     ]),
     list([
       ['memory', `${bytes(memory.total)} of ${bytes(memory.capacity)}${memory.fits ? '' : ': DOES NOT FIT'}`],
@@ -44,13 +56,18 @@ export function trainText(plan: TrainPlan, e: TrainEstimate, good: Goodput): str
       ['  optimizer', bytes(memory.optimizer)],
       ['  activations', bytes(memory.activations)],
       ['  exchange buffers', bytes(memory.buffers)],
+      [
+        'largest micro-batch',
+        largest.microBatch === 0 ? 'not even one sequence' : `${largest.microBatch} sequences`,
+      ],
+      ['longest sequence', largest.length === 0 ? 'none' : `${largest.length} tokens`],
     ]),
   ].join('\n\n');
 }
 
 export const planText = (p: TrainPlan): string =>
-  `PP ${p.pipeline} (${p.schedule}), DP ${p.data}, EP ${p.expert}, TP ${p.tensor}; ${microBatches(p)} micro-batches of ` +
-  `${p.microBatch} × ${p.length} tokens; ${p.format}, ZeRO-${p.zero}, recompute ${p.recompute}`;
+  `PP ${p.pipeline} (${p.schedule}), DP ${p.data}, EP ${p.expert}, TP ${p.tensor}${p.context > 1 ? `, CP ${p.context}` : ''}; ${microBatches(p)} micro-batches of ` +
+  `${p.microBatch} × ${p.length} tokens; ${p.format}, ZeRO-${p.zero}, recompute ${p.recompute}${p.nodeLimit === null ? '' : `, at most ${p.nodeLimit} nodes a token`}`;
 
 export function serveText(plan: ServePlan, e: ServeEstimate): string {
   const { decodeStep: step, memory } = e;
@@ -77,6 +94,14 @@ export function serveText(plan: ServePlan, e: ServeEstimate): string {
       ['  exchange, head', `${duration(step.exchangeSeconds)}, ${duration(step.headSeconds)}`],
       ['tokens per step', e.tokensPerStep.toPrecision(3)],
       ['a million tokens', `${e.dollarsPerMillionTokens.toPrecision(3)} dollars`],
+      [
+        'prefill apart',
+        `${percent(e.split.prefillShare)} of the devices take prompts in, the others decode; a prompt's cache moves in ${duration(e.split.handOffSeconds)}`,
+      ],
+      [
+        '  together',
+        `${rate(e.split.tokensPerSecondPerDevice, 'tokens')} a device, ${e.split.dollarsPerMillionTokens.toPrecision(3)} dollars a million`,
+      ],
     ]),
     list([
       ['memory', `${bytes(memory.total)} of ${bytes(memory.capacity)}${memory.fits ? '' : ': DOES NOT FIT'}`],
@@ -91,11 +116,12 @@ export function searchText(result: SearchResult, shown: number): string {
   const counted = list([
     [
       'plans',
-      `${result.enumerated} enumerated, ${result.impossible} impossible, ${result.predicted} predicted, ${result.tooLarge} too large`,
+      `${result.enumerated} enumerated, ${result.impossible} impossible, ${result.predicted} predicted, ${result.tooLarge} too large, ${result.limited} beyond a limit`,
     ],
   ]);
   const [best, next] = [result.ranked[0], runnerUp(result.ranked)];
-  if (!best) return `${counted}\n\nno plan fits; add nodes, recompute more or lower the length`;
+  if (!best)
+    return `${counted}\n\nno plan fits; add nodes, recompute more, lower the length or raise a limit`;
   const parts = [counted, candidates(result.ranked.slice(0, shown))];
   if (next) parts.push(`the first of another kind: ${explain(best, next)}`);
   parts.push(`front of step time and memory:\n${candidates(result.front.slice(0, shown))}`);
@@ -114,14 +140,16 @@ const runnerUp = (ranked: readonly Candidate[]): Candidate | undefined =>
 function candidates(found: readonly Candidate[]): string {
   const right = (title: string) => ({ title, align: 'right' as const });
   const columns = [
-    ...['PP', 'DP', 'EP', 'TP', 'micro', 'ZeRO'].map(right),
+    ...['PP', 'DP', 'EP', 'TP', 'CP', 'micro', 'ZeRO', 'nodes'].map(right),
     { title: 'schedule' },
     { title: 'format' },
     { title: 'recompute' },
     ...['step', 'MFU', 'memory', '$/T tokens'].map(right),
   ];
   const rows = found.map(({ plan: p, estimate: e }) => [
-    ...[p.pipeline, p.data, p.expert, p.tensor, p.microBatch, p.zero].map(String),
+    ...[p.pipeline, p.data, p.expert, p.tensor, p.context, p.microBatch, p.zero, p.nodeLimit ?? ''].map(
+      String,
+    ),
     p.schedule,
     p.format,
     p.recompute,
@@ -133,6 +161,43 @@ function candidates(found: readonly Candidate[]): string {
   return table(columns, rows);
 }
 
+export function serveSearchText(result: ServeSearchResult, shown: number): string {
+  const { enumerated, impossible, tooLarge, limited, ranked, front } = result;
+  const counted = list([
+    [
+      'plans',
+      `${enumerated} enumerated, ${impossible} impossible, ${tooLarge} too large, ${limited} beyond a limit`,
+    ],
+  ]);
+  if (ranked.length === 0)
+    return `${counted}\n\nno plan is left; add nodes, lower the context or loosen the limits`;
+  const best = serveCandidates(ranked.slice(0, shown));
+  const step = Math.max(1, Math.floor(front.length / shown));
+  const spread = serveCandidates(front.filter((_, i) => i % step === 0));
+  return `${counted}\n\n${best}\n\nfront of time per token and yield:\n${spread}`;
+}
+
+function serveCandidates(found: readonly ServeCandidate[]): string {
+  const right = (title: string) => ({ title, align: 'right' as const });
+  const columns = [
+    ...['devices', 'TP', 'batch', 'drafts'].map(right),
+    { title: 'halves' },
+    { title: 'format' },
+    ...['time per token', 'tokens/s a device', 'prefill', 'memory', '$/M tokens'].map(right),
+  ];
+  const rows = found.map(({ plan: p, estimate: e }) => [
+    ...[p.devices, p.tensor, p.batch, p.draftDepth].map(String),
+    p.overlap ? 'two' : 'one',
+    p.format,
+    duration(e.timePerOutputTokenSeconds),
+    si(e.split.tokensPerSecondPerDevice),
+    percent(e.split.prefillShare),
+    bytes(e.memory.total),
+    e.split.dollarsPerMillionTokens.toPrecision(3),
+  ]);
+  return table(columns, rows);
+}
+
 export function whatIfText({ alone, together }: { alone: readonly Effect[]; together: Effect }): string {
   const right = (title: string) => ({ title, align: 'right' as const });
   const name = ({ recommendation: of }: Effect) =>
@@ -140,12 +205,14 @@ export function whatIfText({ alone, together }: { alone: readonly Effect[]; toge
   const rows = [...alone, together].map((effect) => [
     ...name(effect),
     signedPercent(effect.stepChange),
+    signedPercent(effect.runChange),
     signedPercent(effect.tokenChange),
   ]);
   const columns = [
     { title: 'paper' },
     { title: 'what is built' },
     right('training step'),
+    right('whole run'),
     right('time per token'),
   ];
   const assumptions = alone.flatMap(({ recommendation: of }) =>

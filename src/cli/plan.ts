@@ -1,13 +1,19 @@
-import { availableParallelism } from 'node:os';
 import { type Command, Option } from 'commander';
 import { UserError } from '../errors.js';
 import { SCHEDULE_NAMES, type ScheduleName } from '../plan/pipeline/schedule.js';
-import type { Objective } from '../plan/search.js';
 import type { ServePlan } from '../plan/serve-plan.js';
 import type { TrainPlan } from '../plan/train-plan.js';
 import { devicesOf } from '../spec/machine.js';
 import { integer, real } from './options.js';
-import { addInputOptions, type PlanInputFlags, readCluster, readShape } from './plan-input.js';
+import { addSearch } from './plan-find.js';
+import {
+  addInputOptions,
+  FORMATS,
+  type Format,
+  type PlanInputFlags,
+  readCluster,
+  readShape,
+} from './plan-input.js';
 import { type Outcome, runs, type Session } from './session.js';
 
 /** `fathom plan train|serve|what-if|search`. */
@@ -23,9 +29,6 @@ export function addPlan(program: Command): void {
   addSearch(group);
 }
 
-const FORMATS = ['fp32', 'bf16', 'fp8'] as const;
-type Format = (typeof FORMATS)[number];
-
 // ---- Training -------------------------------------------------------------------------------------------------
 
 interface TrainFlags extends PlanInputFlags {
@@ -33,6 +36,7 @@ interface TrainFlags extends PlanInputFlags {
   ep?: number;
   dp?: number;
   tp: number;
+  cp: number;
   schedule: ScheduleName;
   microBatch: number;
   batch: number;
@@ -40,6 +44,8 @@ interface TrainFlags extends PlanInputFlags {
   format: Format;
   recompute: TrainPlan['recompute'];
   zero: string;
+  nodeLimit?: number;
+  tokens: number;
   checkpointSeconds: number;
   restartSeconds: number;
   handOver?: string;
@@ -52,6 +58,7 @@ function addTrain(group: Command): void {
     .option('--ep <n>', 'devices that the experts are spread over (default: 64, or what fits)', integer(1))
     .option('--dp <n>', 'replicas with data of their own (default: what is left)', integer(1))
     .option('--tp <n>', 'tensor ranks', integer(1), 1)
+    .option('--cp <n>', 'devices that share the tokens of a sequence', integer(1), 1)
     .addOption(
       new Option('--schedule <name>', 'order of the passes').choices(SCHEDULE_NAMES).default('dualpipe'),
     )
@@ -65,6 +72,8 @@ function addTrain(group: Command): void {
         .default('selective'),
     )
     .addOption(new Option('--zero <stage>', 'what replicas share').choices(['0', '1', '2', '3']).default('1'))
+    .option('--node-limit <n>', "nodes that a token may go to (default: the model's own limit)", integer(1))
+    .option('--tokens <n>', 'of the whole run', real(1), 1e12)
     .option('--checkpoint-seconds <s>', 'that a checkpoint stops the run for', real(0), 60)
     .option('--restart-seconds <s>', 'from a failure to the next step', real(0), 600)
     .option('--hand-over <stack>', 'print settings for megatron or torchtitan in place of the estimate');
@@ -72,16 +81,18 @@ function addTrain(group: Command): void {
 }
 
 async function planTrain(_session: Session, flags: TrainFlags): Promise<Outcome> {
-  const { estimateTraining, goodput } = await import('../plan/train.js');
+  const { estimateTraining, goodput, trainRun } = await import('../plan/train.js');
+  const { largestTraining } = await import('../plan/largest.js');
   const { trainText } = await import('./plan-text.js');
   const shape = readShape(flags.model);
   const cluster = readCluster(flags, 256);
-  const data = flags.dp ?? Math.max(1, Math.floor(devicesOf(cluster) / (flags.pp * flags.tp)));
+  const data = flags.dp ?? Math.max(1, Math.floor(devicesOf(cluster) / (flags.pp * flags.tp * flags.cp)));
   const plan: TrainPlan = {
     pipeline: flags.pp,
-    expert: flags.ep ?? (shape.experts ? Math.min(64, data * flags.tp) : 1),
+    expert: flags.ep ?? (shape.experts ? Math.min(64, data * flags.tp * flags.cp) : 1),
     data,
     tensor: flags.tp,
+    context: flags.cp,
     schedule: flags.schedule,
     microBatch: flags.microBatch,
     globalBatch: flags.batch,
@@ -89,6 +100,7 @@ async function planTrain(_session: Session, flags: TrainFlags): Promise<Outcome>
     format: flags.format,
     recompute: flags.recompute,
     zero: Number(flags.zero) as TrainPlan['zero'],
+    nodeLimit: flags.nodeLimit ?? null,
   };
   const estimate = estimateTraining(shape, cluster, plan);
   if (flags.handOver !== undefined) {
@@ -96,7 +108,12 @@ async function planTrain(_session: Session, flags: TrainFlags): Promise<Outcome>
     return handedOver(trainSettings(flags.handOver, shape, plan, flags.model));
   }
   const good = goodput(cluster, flags.checkpointSeconds, flags.restartSeconds);
-  return { json: { plan, estimate, goodput: good }, text: trainText(plan, estimate, good) };
+  const run = trainRun(flags.tokens, cluster, estimate, good);
+  const largest = largestTraining(shape, cluster, plan);
+  return {
+    json: { plan, estimate, goodput: good, run, largest },
+    text: trainText(plan, estimate, good, run, largest),
+  };
 }
 
 const handedOver = (text: string): Outcome => ({ json: { settings: text }, text });
@@ -110,6 +127,7 @@ interface ServeFlags extends PlanInputFlags {
   context: number;
   prompt: number;
   prefillTokens: number;
+  output: number;
   format: Format;
   overlap: boolean;
   drafts: number;
@@ -136,6 +154,7 @@ const addServeOptions = (command: Command): Command =>
     .option('--context <n>', 'tokens in the cache of each', integer(1), 4096)
     .option('--prompt <n>', 'tokens of a prompt', integer(1), 4096)
     .option('--prefill-tokens <n>', 'tokens that a device takes in at a time', integer(1), 16384)
+    .option('--output <n>', 'tokens of an answer', integer(1), 1024)
     .addOption(new Option('--format <f>', 'of the weights').choices(FORMATS).default('fp8'))
     .option('--no-overlap', 'one micro-batch at a time')
     .option('--drafts <n>', 'MTP modules that draft', integer(0), 0)
@@ -162,6 +181,7 @@ const servePlan = (flags: ServeFlags, experts: boolean, all: number): ServePlan 
   context: flags.context,
   prompt: flags.prompt,
   prefillTokens: flags.prefillTokens,
+  output: flags.output,
   format: flags.format,
   cacheBytesPerValue: 2,
   overlap: flags.overlap,
@@ -206,68 +226,4 @@ async function planWhatIf(_session: Session, flags: WhatIfFlags): Promise<Outcom
     wanted,
   );
   return { json: effects, text: whatIfText(effects) };
-}
-
-// ---- Search ---------------------------------------------------------------------------------------------------
-
-interface SearchFlags extends PlanInputFlags {
-  batch: number;
-  length: number;
-  formats: string;
-  objective: Objective;
-  limit: number;
-  show: number;
-  threads?: number;
-  svg?: string;
-}
-
-function addSearch(group: Command): void {
-  const command = group
-    .command('search')
-    .description('predict every plan that uses the whole cluster, and say which is best and why');
-  addInputOptions(command)
-    .option('--batch <n>', 'sequences of a step', integer(1), 15360)
-    .option('--length <n>', 'tokens of a sequence', integer(1), 4096)
-    .option('--formats <list>', 'formats of the GEMMs', 'fp8,bf16')
-    .addOption(
-      new Option('--objective <what>', 'is least')
-        .choices(['step-time', 'cost', 'memory'])
-        .default('step-time'),
-    )
-    .option('--limit <n>', 'plans to predict at most', integer(1), 1_000_000)
-    .option('--show <n>', 'plans to show', integer(1), 10)
-    .option('--threads <n>', 'that search (default: all cores)', integer(1))
-    .option('--svg <file>', 'write the front of step time and memory as a figure');
-  runs<SearchFlags>(command, planSearch);
-}
-
-async function planSearch(session: Session, flags: SearchFlags): Promise<Outcome> {
-  const { searchInParallel } = await import('./plan-search.js');
-  const { searchText } = await import('./plan-text.js');
-  const formats = flags.formats.split(',').map((name) => {
-    if ((FORMATS as readonly string[]).includes(name)) return name as Format;
-    throw new UserError(`format "${name}" is not known; take some of ${FORMATS.join(', ')}`);
-  });
-  const input = {
-    globalBatch: flags.batch,
-    length: flags.length,
-    formats,
-    objective: flags.objective,
-    limit: flags.limit,
-  };
-  const [shape, cluster] = [readShape(flags.model), readCluster(flags, 256)];
-  const result = await searchInParallel(
-    session,
-    shape,
-    cluster,
-    input,
-    flags.threads ?? availableParallelism(),
-  );
-  if (flags.svg !== undefined) {
-    const { writeFront } = await import('./plan-search.js');
-    writeFront(flags.svg, result);
-  }
-  const { ranked, front, ...counts } = result;
-  const json = { ...counts, ranked: ranked.slice(0, flags.show), front };
-  return { json, text: searchText(result, flags.show) };
 }

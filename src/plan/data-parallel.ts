@@ -2,7 +2,7 @@ import type { Link, Machine } from '../spec/machine.js';
 import { elementwiseSeconds } from './kernels.js';
 import { parameterCopies } from './pipeline/formulas.js';
 import type { Stage } from './stages.js';
-import { microBatches, type TrainPlan } from './train-plan.js';
+import { microBatches, stageRanks, type TrainPlan } from './train-plan.js';
 
 /** The end of a step: gradients reduced, shards of the parameters updated, parameters gathered [arXiv 1910.02054]. */
 export interface StepEnd {
@@ -29,12 +29,13 @@ export function replicatedParameters(m: Machine, plan: TrainPlan, stages: readon
   const copies = plan.pipeline > 1 ? parameterCopies(plan.schedule) : 1;
   const largest = (of: (stage: Stage) => number) =>
     Math.max(...stages.map((stage, i) => of(stage) + (copies > 1 ? of(stages[stages.length - 1 - i]!) : 0)));
-  const ranks = plan.data * plan.tensor;
+  const ranks = stageRanks(plan);
+  const replicas = plan.data * plan.context;
   return [
     {
       parameters: largest((stage) => stage.denseParameters) / plan.tensor,
-      replicas: plan.data * copies,
-      perNode: Math.max(1, Math.min(plan.data, Math.floor(m.node.devices / plan.tensor))),
+      replicas: replicas * copies,
+      perNode: Math.max(1, Math.min(replicas, Math.floor(m.node.devices / plan.tensor))),
     },
     {
       parameters: largest((stage) => stage.expertParameters) / plan.expert,

@@ -93,6 +93,17 @@ function interpolate(points: readonly { keys: number; flopsPerSecond: number }[]
 }
 
 /**
+ * Keys and values of the devices that share a sequence, going round once while attention works on those that are there; the
+ * links are those of the node where the ring fits into one.
+ * @param bytes of keys and values of one device's tokens
+ */
+export function ringSeconds(m: Machine, bytes: number, devices: number, perNode: number): number {
+  const link = devices <= perNode ? m.node.scaleUp : (m.node.scaleOut ?? m.node.scaleUp);
+  if (devices <= 1 || !link) return 0;
+  return (devices - 1) * (bytes / link.effectiveBytesPerSecond.value + link.latencySeconds.value);
+}
+
+/**
  * Sums of partial results over the devices that share a Linear: reduce-scatter and all-gather within a node, exposed. Two of
  * them a layer, after attention and after the MLP [arXiv 1909.08053 §3].
  */

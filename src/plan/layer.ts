@@ -8,6 +8,7 @@ import {
   elementwiseSeconds,
   type Gemm,
   gemmSeconds,
+  ringSeconds,
   tensorParallelSeconds,
 } from './kernels.js';
 
@@ -24,6 +25,8 @@ export interface LayerInput {
   length: number;
   format: ComputeFormat;
   tensor: number;
+  /** Devices that share a sequence; `tokens` are those of one of them. */
+  context: number;
   /** Devices that the experts are spread over. */
   expertDevices: number;
   wire: WireFormats;
@@ -88,7 +91,8 @@ export function layerTimes(input: LayerInput, moe: boolean): LayerTimes {
   const weightGemm = sum((gemm, f) => gemmSeconds(m, weightGradient(gemm), f, 'weightGradient', units));
   const flops = attentionFlops(input);
   const latent = shape.attention.kind === 'mla';
-  const core = attentionSeconds(m, flops, input.length, 'forward', units, latent);
+  const ring = contextSeconds(input);
+  const core = Math.max(ring, attentionSeconds(m, flops, input.length, 'forward', units, latent));
   const exchange = moe ? exchangeOf(input) : 0;
   const bytes = layerBytes(input, moe);
   const act = format === 'fp32' ? 4 : 2;
@@ -102,7 +106,8 @@ export function layerTimes(input: LayerInput, moe: boolean): LayerTimes {
   const again = recomputed(input, forward);
   const inputs = addParts(again, {
     gemm: inputGemm,
-    attention: attentionSeconds(m, flops, input.length, 'backward', units, latent),
+    // Keys and values go round once more, and their gradients with them.
+    attention: Math.max(2 * ring, attentionSeconds(m, flops, input.length, 'backward', units, latent)),
     memory: elementwiseSeconds(m, bytes.inputs) + sums,
     exchange,
   });
@@ -121,6 +126,21 @@ const weightGradient = ({ rows, n, k, groups = 1 }: Gemm): Gemm => ({ rows: n, n
 /** Products between tokens of a micro-batch on one device, forward, causal. */
 function attentionFlops({ shape: { attention: a }, tokens, length, tensor }: LayerInput): number {
   return (2 * (a.heads / tensor) * (a.keyDepth + a.valueDepth) * tokens * length) / 2;
+}
+
+/** Keys and values of all heads, in BF16 or FP32, through the ring of a sequence's devices. */
+function contextSeconds({
+  shape: { attention: a },
+  machine,
+  tokens,
+  tensor,
+  context,
+  format,
+}: LayerInput): number {
+  if (context === 1) return 0;
+  const heads = Math.max(1, (a.kind === 'mla' ? a.heads : a.keyValueHeads) / tensor);
+  const bytes = tokens * heads * (a.keyDepth + a.valueDepth) * (format === 'fp32' ? 4 : 2);
+  return ringSeconds(machine, bytes, context, machine.node.devices / tensor);
 }
 
 function attentionGemms({ shape, tokens: rows, tensor }: LayerInput): Gemm[] {

@@ -3,7 +3,7 @@ import type { ModelShape } from '../spec/shape.js';
 import type { ComputeFormat } from './kernels.js';
 import type { Recompute } from './layer.js';
 import type { ScheduleName } from './pipeline/schedule.js';
-import type { PieceCache } from './stages.js';
+import { planCache } from './stages.js';
 import { estimateTraining, type TrainEstimate } from './train.js';
 import { planProblem, type TrainPlan } from './train-plan.js';
 
@@ -16,7 +16,12 @@ export interface SearchInput {
   globalBatch: number;
   length: number;
   formats: readonly ComputeFormat[];
+  /** Limits of nodes a token to try; null is the model's own. */
+  nodeLimits: readonly (number | null)[];
   objective: Objective;
+  /** Slower and dearer plans are left out; dollars per trillion tokens. */
+  mostStepSeconds: number;
+  mostDollars: number;
   /** Highest number of plans to predict. */
   limit: number;
 }
@@ -37,12 +42,15 @@ export interface SearchResult {
   predicted: number;
   /** Predicted, but beyond the memory. */
   tooLarge: number;
+  /** Fit, but are beyond a limit. */
+  limited: number;
 }
 
 const SCHEDULES: readonly ScheduleName[] = ['1f1b', 'interleaved', 'zb-h1', 'zb-v', 'dualpipe', 'dualpipe-v'];
 const RECOMPUTE: readonly Recompute[] = ['none', 'selective', 'full'];
 const MICRO_BATCHES = [1, 2, 4, 8] as const;
 const ZERO = [1, 2, 3] as const;
+const CONTEXTS = [1, 2, 4, 8] as const;
 
 /** All plans that use every device of the cluster, in a fixed order. */
 export function* enumeratePlans(
@@ -54,15 +62,19 @@ export function* enumeratePlans(
   const stages = shape.layers + shape.mtpDepth;
   for (const pipeline of divisors(devices).filter((p) => p <= stages)) {
     for (const tensor of divisors(devices / pipeline).filter((t) => t <= cluster.machine.node.devices)) {
-      const data = devices / pipeline / tensor;
-      for (const expert of shape.experts ? divisors(data * tensor).filter((e) => e <= 512) : [1]) {
-        yield* withSchedules({ pipeline, tensor, data, expert, length: input.length }, input);
+      for (const context of CONTEXTS) {
+        const data = devices / pipeline / tensor / context;
+        if (!Number.isInteger(data)) continue;
+        const ranks = data * tensor * context;
+        for (const expert of shape.experts ? divisors(ranks).filter((e) => e <= 512) : [1]) {
+          yield* withSchedules({ pipeline, tensor, context, data, expert, length: input.length }, input);
+        }
       }
     }
   }
 }
 
-type Sizes = Pick<TrainPlan, 'pipeline' | 'tensor' | 'data' | 'expert' | 'length'>;
+type Sizes = Pick<TrainPlan, 'pipeline' | 'tensor' | 'context' | 'data' | 'expert' | 'length'>;
 
 function* withSchedules(sizes: Sizes, input: SearchInput): Generator<TrainPlan> {
   for (const schedule of sizes.pipeline === 1 ? SCHEDULES.slice(0, 1) : SCHEDULES) {
@@ -70,7 +82,10 @@ function* withSchedules(sizes: Sizes, input: SearchInput): Generator<TrainPlan> 
       for (const recompute of RECOMPUTE) {
         for (const microBatch of MICRO_BATCHES) {
           for (const zero of ZERO) {
-            yield { ...sizes, schedule, format, recompute, microBatch, zero, globalBatch: input.globalBatch };
+            for (const nodeLimit of input.nodeLimits) {
+              const own = { schedule, format, recompute, microBatch, zero, nodeLimit };
+              yield { ...sizes, ...own, globalBatch: input.globalBatch };
+            }
           }
         }
       }
@@ -102,8 +117,9 @@ export function searchPlans(
     impossible: 0,
     predicted: 0,
     tooLarge: 0,
+    limited: 0,
   };
-  const cache: PieceCache = new Map();
+  const cache = planCache();
   for (const plan of enumeratePlans(shape, cluster, input)) {
     if (result.enumerated++ % worker.of !== worker.index) continue;
     if (result.predicted >= input.limit / worker.of) break;
@@ -115,6 +131,11 @@ export function searchPlans(
     const estimate = estimateTraining(shape, cluster, plan, cache);
     result.predicted++;
     if (!estimate.memory.fits) result.tooLarge++;
+    else if (
+      estimate.stepSeconds > input.mostStepSeconds ||
+      estimate.dollarsPerTrillionTokens > input.mostDollars
+    )
+      result.limited++;
     else keep(result.ranked, { plan, estimate });
   }
   return finish(result, input.objective);
@@ -122,16 +143,18 @@ export function searchPlans(
 
 /** Joins the parts of a search. */
 export function mergeResults(parts: readonly SearchResult[], objective: Objective): SearchResult {
-  const sum = (field: 'impossible' | 'predicted' | 'tooLarge') =>
+  const sum = (field: 'impossible' | 'predicted' | 'tooLarge' | 'limited') =>
     parts.reduce((n, part) => n + part[field], 0);
+  // What is on the front of the whole is on that of its part, though it may rank too low to be kept there.
   return finish(
     {
       ranked: parts.flatMap((part) => part.ranked),
-      front: [],
+      front: parts.flatMap((part) => part.front),
       enumerated: Math.max(0, ...parts.map((part) => part.enumerated)),
       impossible: sum('impossible'),
       predicted: sum('predicted'),
       tooLarge: sum('tooLarge'),
+      limited: sum('limited'),
     },
     objective,
   );
@@ -151,7 +174,7 @@ function keep(ranked: Candidate[], candidate: Candidate): void {
 
 function finish(result: SearchResult, objective: Objective): SearchResult {
   const ranked = result.ranked.sort((a, b) => score(a, objective) - score(b, objective));
-  return { ...result, ranked: ranked.slice(0, KEPT), front: paretoFront(ranked) };
+  return { ...result, ranked: ranked.slice(0, KEPT), front: paretoFront([...ranked, ...result.front]) };
 }
 
 /** Less is better; equal plans are told apart by memory. */
@@ -182,6 +205,8 @@ export function explain(best: Candidate, other: Candidate): string {
     'expert',
     'data',
     'tensor',
+    'context',
+    'nodeLimit',
     'schedule',
     'microBatch',
     'format',

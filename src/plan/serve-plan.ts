@@ -2,6 +2,7 @@ import { UserError } from '../errors.js';
 import { type Cluster, devicesOf } from '../spec/machine.js';
 import type { ModelShape } from '../spec/shape.js';
 import type { ComputeFormat } from './kernels.js';
+import { nearestDivisor } from './train-plan.js';
 
 /** How a model is served: attention by data, experts spread over all devices of a group. */
 export interface ServePlan {
@@ -16,6 +17,8 @@ export interface ServePlan {
   /** Tokens of a prompt, and of all prompts that a device takes in at a time. */
   prompt: number;
   prefillTokens: number;
+  /** Tokens of an answer. */
+  output: number;
   format: ComputeFormat;
   /** Bytes of a value in the cache. */
   cacheBytesPerValue: number;
@@ -33,6 +36,7 @@ export const DEFAULT_SERVE_PLAN: ServePlan = {
   context: 4096,
   prompt: 4096,
   prefillTokens: 16384,
+  output: 1024,
   format: 'fp8',
   cacheBytesPerValue: 2,
   overlap: true,
@@ -48,6 +52,10 @@ export function servePlanProblem(p: ServePlan, shape: ModelShape, cluster: Clust
     return `devices (${p.devices}) exceeds the ${given} of the cluster; take at most ${given}`;
   if (p.tensor > m.node.devices) {
     return `tensor (${p.tensor}) exceeds the ${m.node.devices} devices of a node; take at most ${m.node.devices}`;
+  }
+  const spread = shape.experts?.routed ?? 0;
+  if (spread > 0 && spread % p.devices !== 0 && p.devices % spread !== 0) {
+    return `devices (${p.devices}) must divide the ${spread} experts or be a multiple of them; the nearest is ${nearestDivisor(spread, p.devices)}`;
   }
   if (p.devices % p.tensor !== 0) return `tensor (${p.tensor}) must divide devices (${p.devices})`;
   if (shape.attention.heads % p.tensor !== 0) {

@@ -23,7 +23,20 @@ export interface ServeEstimate {
   decodeTokensPerSecondPerDevice: number;
   decodeTokensPerSecondPerNode: number;
   dollarsPerMillionTokens: number;
+  split: ServeSplit;
   memory: ServeMemory;
+}
+
+/** Devices that take prompts in beside those that decode, so that neither waits [TR §3.4]. */
+export interface ServeSplit {
+  /** Share of all devices that do prefill. */
+  prefillShare: number;
+  /** Tokens of answers a second, over all devices. */
+  tokensPerSecondPerDevice: number;
+  /** Dollars of both kinds per million tokens of answers. */
+  dollarsPerMillionTokens: number;
+  /** Sending the cache of a prompt from a device of the one kind to one of the other. */
+  handOffSeconds: number;
 }
 
 export interface DecodeStep {
@@ -67,7 +80,27 @@ export function estimateServing(shape: ModelShape, cluster: Cluster, plan: Serve
     decodeTokensPerSecondPerDevice: decoded,
     decodeTokensPerSecondPerNode: decoded * machine.node.devices,
     dollarsPerMillionTokens: (machine.device.dollarsPerHour.value / 3600 / decoded) * 1e6,
+    split: serveSplit(shape, machine, plan, { decoded, taken }),
     memory: serveMemory(shape, machine, plan),
+  };
+}
+
+/** @param rates tokens a second of one device that does nothing else */
+function serveSplit(
+  shape: ModelShape,
+  m: Machine,
+  plan: ServePlan,
+  { decoded, taken }: { decoded: number; taken: number },
+): ServeSplit {
+  const perDecoder = ((decoded / plan.output) * plan.prompt) / taken;
+  const together = decoded / (1 + perDecoder);
+  const link = m.node.scaleOut ?? m.node.scaleUp;
+  const bytes = (plan.prompt * cacheBytesPerToken(shape, plan.cacheBytesPerValue)) / plan.tensor;
+  return {
+    prefillShare: perDecoder / (1 + perDecoder),
+    tokensPerSecondPerDevice: together,
+    dollarsPerMillionTokens: (m.device.dollarsPerHour.value / 3600 / together) * 1e6,
+    handOffSeconds: link ? bytes / link.effectiveBytesPerSecond.value + link.latencySeconds.value : 0,
   };
 }
 
@@ -82,6 +115,7 @@ function prefillSeconds(shape: ModelShape, machine: Machine, plan: ServePlan): n
     length: plan.prompt,
     format: plan.format,
     tensor: plan.tensor,
+    context: 1,
     expertDevices: shape.experts ? plan.devices : 1,
     wire: wireOf(plan.format),
     imbalance: shape.experts && plan.devices > 1 ? EXPERT_IMBALANCE : 1,

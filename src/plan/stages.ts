@@ -30,14 +30,35 @@ export const EXPERT_IMBALANCE = 1.04;
 
 const NO_TIMES: LayerTimes = { forward: NO_PARTS, inputs: NO_PARTS, weights: NO_PARTS };
 
+/** What estimates of one model on one machine share: many plans differ in neither pieces nor stages. */
+export interface PlanCache {
+  /** Kinds of pieces, by what their times depend on. */
+  pieces: Map<string, Stage[]>;
+  stages: Map<string, Stage[]>;
+}
+
+export const planCache = (): PlanCache => ({ pieces: new Map(), stages: new Map() });
+
 /** Cuts the model into `pipeline` stages so that the slowest is as quick as contiguous layers allow. */
 export function cutStages(
   shape: ModelShape,
   machine: Machine,
   plan: TrainPlan,
-  cache: PieceCache = new Map(),
+  cache: PlanCache = planCache(),
 ): Stage[] {
-  const pieces = cachedPieces(shape, machine, plan, cache);
+  const { microBatch, length, format, tensor, context, expert, recompute, nodeLimit } = plan;
+  const key = `${microBatch} ${length} ${format} ${tensor} ${context} ${expert} ${recompute} ${nodeLimit}`;
+  const cut = `${key} ${plan.pipeline} ${overlaps(plan)}`;
+  const known = cache.stages.get(cut);
+  if (known) return known;
+  const pieces = cache.pieces.get(key) ?? pieceKinds(shape, machine, plan);
+  cache.pieces.set(key, pieces);
+  const stages = evenStages(shape, plan, pieces);
+  cache.stages.set(cut, stages);
+  return stages;
+}
+
+function evenStages(shape: ModelShape, plan: TrainPlan, pieces: readonly Stage[]): Stage[] {
   const order = pieceOrder(shape);
   const seconds = pieces.map((piece) => stageSeconds(piece, plan));
   const times = order.map((kind) => seconds[kind]!);
@@ -52,22 +73,12 @@ export function cutStages(
   return groupPieces(order, times, high, pieces, plan.pipeline);
 }
 
-/** Kinds of pieces by what their times depend on; of one model on one machine. */
-export type PieceCache = Map<string, Stage[]>;
-
-function cachedPieces(shape: ModelShape, machine: Machine, plan: TrainPlan, cache: PieceCache): Stage[] {
-  const { microBatch, length, format, tensor, expert, recompute } = plan;
-  const key = `${microBatch} ${length} ${format} ${tensor} ${expert} ${recompute}`;
-  const found = cache.get(key) ?? pieceKinds(shape, machine, plan);
-  cache.set(key, found);
-  return found;
-}
+/** Whether the schedule makes pairs of passes that overlap. */
+const overlaps = ({ schedule }: TrainPlan): boolean => schedule === 'dualpipe' || schedule === 'dualpipe-v';
 
 /** What one micro-batch costs a stage: a pair that overlaps where the schedule makes such pairs. */
-export const stageSeconds = (stage: Stage, { schedule }: TrainPlan): number =>
-  schedule === 'dualpipe' || schedule === 'dualpipe-v'
-    ? overlappedSeconds(stage, stage)
-    : totalSeconds(stage.alone);
+export const stageSeconds = (stage: Stage, plan: TrainPlan): number =>
+  overlaps(plan) ? overlappedSeconds(stage, stage) : totalSeconds(stage.alone);
 
 /**
  * What each device has to do per micro-batch of its own direction: a stage, or under DualPipe the mean of one from either end
@@ -166,16 +177,24 @@ function pieceOrder(shape: ModelShape): number[] {
   return [EMBEDDING, ...layers, HEAD, ...Array.from({ length: shape.mtpDepth }, () => MTP)];
 }
 
-function pieceKinds(shape: ModelShape, machine: Machine, plan: TrainPlan): Stage[] {
+/** The model with the plan's own limit of nodes. */
+const limited = (shape: ModelShape, { nodeLimit }: TrainPlan): ModelShape =>
+  shape.experts && nodeLimit !== null
+    ? { ...shape, experts: { ...shape.experts, groupsPerToken: nodeLimit } }
+    : shape;
+
+function pieceKinds(model: ModelShape, machine: Machine, plan: TrainPlan): Stage[] {
+  const shape = limited(model, plan);
   const units = machine.device.units.value;
   const fewer = units - machine.kernels.communicationUnits.value;
   const input: LayerInput = {
     shape,
     machine,
-    tokens: plan.microBatch * plan.length,
+    tokens: (plan.microBatch * plan.length) / plan.context,
     length: plan.length,
     format: plan.format,
     tensor: plan.tensor,
+    context: plan.context,
     expertDevices: plan.expert,
     wire: wireOf(plan.format),
     imbalance: shape.experts && plan.expert > 1 ? EXPERT_IMBALANCE : 1,

@@ -56,7 +56,7 @@ const share = ({ replicas }: Replicated, plan: TrainPlan, shardedFrom: number): 
 
 /** Stage activations held at once, of the device with the most layers, and the logits of the last stage. */
 function activationBytes(shape: ModelShape, plan: TrainPlan, stages: readonly Stage[]): number {
-  const tokens = plan.microBatch * plan.length;
+  const tokens = (plan.microBatch * plan.length) / plan.context;
   // Under DualPipe a device has a stage from either end.
   const both = plan.schedule === 'dualpipe' && plan.pipeline > 1;
   const layers = Math.max(
@@ -103,5 +103,6 @@ export function layerActivationBytes(shape: ModelShape, plan: TrainPlan): number
 function bufferBytes({ experts, hiddenSize }: ModelShape, plan: TrainPlan): number {
   if (!experts || plan.expert === 1) return 0;
   const act = plan.format === 'fp32' ? 4 : 2;
-  return 2 * 2 * act * plan.microBatch * plan.length * experts.perToken * hiddenSize;
+  const tokens = (plan.microBatch * plan.length) / plan.context;
+  return 2 * 2 * act * tokens * experts.perToken * hiddenSize;
 }

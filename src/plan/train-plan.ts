@@ -15,6 +15,8 @@ export interface TrainPlan {
   /** Replicas with data of their own. */
   data: number;
   tensor: number;
+  /** Devices that share the tokens of a sequence, keys and values going round between them [arXiv 2310.01889]. */
+  context: number;
   schedule: ScheduleName;
   /** Sequences of a micro-batch, and of one step over all replicas. */
   microBatch: number;
@@ -25,6 +27,8 @@ export interface TrainPlan {
   recompute: Recompute;
   /** Stages of ZeRO: 1 shards the optimizer's state, 2 gradients too, 3 weights too [arXiv 1910.02054]. */
   zero: 0 | 1 | 2 | 3;
+  /** Nodes that a token may go to, in place of the model's own limit [ISCA §4.3]; null leaves that. */
+  nodeLimit: number | null;
 }
 
 /** DeepSeek-V3's own on 2,048 H800 [TR §3.2; ISCA table 4]. */
@@ -33,6 +37,7 @@ export const DEEPSEEK_V3_PLAN: TrainPlan = {
   expert: 64,
   data: 128,
   tensor: 1,
+  context: 1,
   schedule: 'dualpipe',
   microBatch: 1,
   globalBatch: 15360,
@@ -40,10 +45,13 @@ export const DEEPSEEK_V3_PLAN: TrainPlan = {
   format: 'fp8',
   recompute: 'selective',
   zero: 1,
+  nodeLimit: null,
 };
 
 export const microBatches = (p: TrainPlan): number => p.globalBatch / (p.data * p.microBatch);
-export const planDevices = (p: TrainPlan): number => p.pipeline * p.data * p.tensor;
+export const planDevices = (p: TrainPlan): number => p.pipeline * p.data * p.tensor * p.context;
+/** Devices that hold the same layers: experts are spread over some of them, and all of them reduce gradients. */
+export const stageRanks = (p: TrainPlan): number => p.data * p.tensor * p.context;
 export const wireOf = (format: ComputeFormat): WireFormats => (format === 'fp8' ? FP8_WIRE : BF16_WIRE);
 
 /** What a plan breaks, with the nearest value that would do; undefined where it can be. */
@@ -65,10 +73,11 @@ export function checkPlan(p: TrainPlan, shape: ModelShape, cluster: Cluster): vo
 function sizeProblem(p: TrainPlan, shape: ModelShape, cluster: Cluster): string | undefined {
   const [needed, given] = [planDevices(p), devicesOf(cluster)];
   if (needed > given) {
-    const data = Math.floor(given / (p.pipeline * p.tensor));
+    const data = Math.floor(given / (p.pipeline * p.tensor * p.context));
     const remedy =
       data > 0 ? `the most is data = ${data}` : `lower pipeline (${p.pipeline}) or tensor (${p.tensor})`;
-    return `pipeline ${p.pipeline} × data ${p.data} × tensor ${p.tensor} needs ${needed} devices, the cluster has ${given}; ${remedy}`;
+    const context = p.context > 1 ? ` × context ${p.context}` : '';
+    return `pipeline ${p.pipeline} × data ${p.data} × tensor ${p.tensor}${context} needs ${needed} devices, the cluster has ${given}; ${remedy}`;
   }
   const stages = shape.layers + shape.mtpDepth;
   if (p.pipeline > stages)
@@ -77,7 +86,7 @@ function sizeProblem(p: TrainPlan, shape: ModelShape, cluster: Cluster): string 
 }
 
 function expertProblem(p: TrainPlan, shape: ModelShape): string | undefined {
-  const ranks = p.data * p.tensor;
+  const ranks = stageRanks(p);
   if (!shape.experts) {
     return p.expert === 1 ? undefined : `expert (${p.expert}) must be 1: the model has no experts`;
   }
@@ -85,7 +94,13 @@ function expertProblem(p: TrainPlan, shape: ModelShape): string | undefined {
     return `expert (${p.expert}) must divide the ${shape.experts.routed} experts; the nearest is ${nearestDivisor(shape.experts.routed, p.expert)}`;
   }
   if (ranks % p.expert !== 0) {
-    return `expert (${p.expert}) must divide data × tensor (${ranks}); the nearest is ${nearestDivisor(ranks, p.expert)}`;
+    return `expert (${p.expert}) must divide data × tensor × context (${ranks}); the nearest is ${nearestDivisor(ranks, p.expert)}`;
+  }
+  const { groups } = shape.experts;
+  if (p.nodeLimit !== null && p.nodeLimit > groups) {
+    return groups === 1
+      ? 'the router of the model knows no groups, so that nodes cannot be limited; leave the node limit out'
+      : `node limit (${p.nodeLimit}) exceeds the ${groups} groups of the router; take at most ${groups}`;
   }
   return undefined;
 }
@@ -121,10 +136,14 @@ function machineProblem(p: TrainPlan, shape: ModelShape, { machine: m }: Cluster
   if (p.tensor > m.node.devices) {
     return `tensor (${p.tensor}) exceeds the ${m.node.devices} devices of a node; take at most ${m.node.devices}`;
   }
+  if (p.length % p.context !== 0) {
+    return `context (${p.context}) must divide the ${p.length} tokens of a sequence; the nearest is ${nearestDivisor(p.length, p.context)}`;
+  }
   return undefined;
 }
 
-function nearestDivisor(n: number, wanted: number): number {
+/** The divisor of `n` that is nearest to what is wanted. */
+export function nearestDivisor(n: number, wanted: number): number {
   let best = 1;
   for (let d = 1; d <= n; d++) if (n % d === 0 && Math.abs(d - wanted) < Math.abs(best - wanted)) best = d;
   return best;

@@ -5,6 +5,7 @@ import { passSeconds } from './layer.js';
 import { makeSchedule } from './pipeline/formulas.js';
 import type { Schedule, Work } from './pipeline/schedule.js';
 import { simulate, type Timeline } from './pipeline/simulate.js';
+import { stageTransferSeconds } from './stage-transfer.js';
 import { cutStages, overlappedSeconds, type Stage } from './stages.js';
 import { type TrainEstimate, throughput } from './train.js';
 import { checkPlan, microBatches, type TrainPlan } from './train-plan.js';
@@ -42,9 +43,7 @@ export function simulateTraining(shape: ModelShape, cluster: Cluster, plan: Trai
   const chunks = ['interleaved', 'zb-v', 'dualpipe-v'].includes(plan.schedule) ? 2 : 1;
   const stages = cutStages(shape, machine, { ...plan, pipeline: plan.pipeline * chunks });
   const schedule = makeSchedule(plan.schedule, plan.pipeline, microBatches(plan), chunks);
-  const bytes = (plan.microBatch * plan.length * shape.hiddenSize * 2) / plan.tensor;
-  const link = machine.node.scaleOut ?? machine.node.scaleUp;
-  const send = link ? bytes / link.effectiveBytesPerSecond.value + link.latencySeconds.value : 0;
+  const send = stageTransferSeconds(shape, machine, plan);
   const timeline = simulate(schedule, { seconds: (work) => workSeconds(work, stages), send });
   const end = stepEnd(machine, plan, cutStages(shape, machine, plan));
   const optimizer = end.reduceSeconds + end.updateSeconds + end.gatherSeconds;

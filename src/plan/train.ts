@@ -3,13 +3,14 @@ import type { ModelShape } from '../spec/shape.js';
 import { type StepEnd, stepEnd } from './data-parallel.js';
 import { trainingFlopsPerToken } from './flops.js';
 import { passSeconds } from './layer.js';
-import { bubbleSeconds } from './pipeline/formulas.js';
+import { bubbleSeconds, sendsInLine } from './pipeline/formulas.js';
 import type { PassTimes } from './pipeline/simulate.js';
+import { stageTransferSeconds } from './stage-transfer.js';
 import {
   cutStages,
   deviceStages,
   overlappedSeconds,
-  type PieceCache,
+  type PlanCache,
   type Stage,
   stageSeconds,
 } from './stages.js';
@@ -21,6 +22,7 @@ export interface TrainEstimate {
   stepSeconds: number;
   /** Micro-batches through the slowest stage, waiting left out. */
   workSeconds: number;
+  /** Waiting, transfers between stages included. */
   bubbleSeconds: number;
   end: StepEnd;
   tokensPerStep: number;
@@ -48,13 +50,15 @@ export function estimateTraining(
   shape: ModelShape,
   cluster: Cluster,
   plan: TrainPlan,
-  cache?: PieceCache,
+  cache?: PlanCache,
 ): TrainEstimate {
   checkPlan(plan, shape, cluster);
   const { machine } = cluster;
   const stages = cutStages(shape, machine, plan, cache);
   const times = passTimes(slowest(deviceStages(stages, plan), plan));
-  const [work, bubble] = pipelineSeconds(plan, times);
+  const [work, waiting] = pipelineSeconds(plan, times);
+  const sends = plan.pipeline > 1 ? sendsInLine(plan.schedule, plan.pipeline, microBatches(plan)) : 0;
+  const bubble = waiting + sends * stageTransferSeconds(shape, machine, plan);
   const end = stepEnd(machine, plan, stages);
   const stepSeconds = work + bubble + end.reduceSeconds + end.updateSeconds + end.gatherSeconds;
   return {
@@ -150,16 +154,34 @@ export const HOURS_BETWEEN_FAILURES = (54 * 24 * 16384) / 419;
 /**
  * @param checkpointSeconds that writing a checkpoint stops the run for
  * @param restartSeconds from a failure to the first step after it
+ * @param failures that remain of those that [arXiv 2407.21783] counted, as a share
  */
 export function goodput(
   cluster: Cluster,
   checkpointSeconds: number,
   restartSeconds: number,
   intervalSeconds?: number,
+  failures = 1,
 ): Goodput {
-  const between = (HOURS_BETWEEN_FAILURES * 3600) / devicesOf(cluster);
+  const between = (HOURS_BETWEEN_FAILURES * 3600) / (devicesOf(cluster) * failures);
   const best = Math.sqrt(2 * checkpointSeconds * between);
   const interval = intervalSeconds ?? best;
   const lost = checkpointSeconds / interval + (interval / 2 + restartSeconds) / between;
   return { share: Math.max(0, 1 - lost), bestIntervalSeconds: best, failuresPerDay: 86400 / between };
+}
+
+/** A whole run, failures included. */
+export interface TrainRun {
+  tokens: number;
+  days: number;
+  deviceHours: number;
+  dollars: number;
+}
+
+/** @param good how the run fares with failures */
+export function trainRun(tokens: number, cluster: Cluster, estimate: TrainEstimate, good: Goodput): TrainRun {
+  const seconds = tokens / estimate.tokensPerSecond / good.share;
+  const deviceHours = (seconds * estimate.devices) / 3600;
+  const dollars = deviceHours * cluster.machine.device.dollarsPerHour.value;
+  return { tokens, days: seconds / 86400, deviceHours, dollars };
 }

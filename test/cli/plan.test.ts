@@ -66,6 +66,17 @@ describe('fathom plan', () => {
     expect(serve.stdout).toMatch(/time per output token/);
     const whatIf = await fathom(['plan', 'what-if', '--only', 'co-processor']);
     expect(whatIf.stdout).toMatch(/Communication co-processor\s+−/);
+    const least = await fathom([
+      'plan',
+      'search',
+      '--objective',
+      'tpot',
+      '--min-rate',
+      '500',
+      '--nodes',
+      '16',
+    ]);
+    expect(least.stdout).toMatch(/enumerated[\s\S]*time per token[\s\S]*front of time per token and yield/);
     const settings = await fathom(['plan', 'train', '--hand-over', 'torchtitan']);
     expect(settings.stdout).toContain('pipeline_parallel_degree = 16');
   });

@@ -1,5 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { bubbleSeconds, makeSchedule, peakActivations } from '../../src/plan/pipeline/formulas.js';
+import {
+  bubbleSeconds,
+  makeSchedule,
+  peakActivations,
+  sendsInLine,
+} from '../../src/plan/pipeline/formulas.js';
 import { SCHEDULE_NAMES, type Schedule } from '../../src/plan/pipeline/schedule.js';
 import { type PassTimes, simulate } from '../../src/plan/pipeline/simulate.js';
 
@@ -36,6 +41,17 @@ describe.each(SCHEDULE_NAMES)('%s', (name) => {
     (devices, count) => {
       const { peakActivations: held } = simulate(makeSchedule(name, devices, count), TIMES[0]!);
       expect(Math.max(...held)).toBe(peakActivations(name, devices, count));
+    },
+  );
+
+  it.each(SIZES.slice(1))(
+    'on %i devices with %i micro-batches sends as often in a line as its formula says',
+    (devices, count) => {
+      const send = 2 ** -10;
+      const schedule = makeSchedule(name, devices, count);
+      const more = simulate(schedule, { ...TIMES[2]!, send }).seconds - simulate(schedule, TIMES[2]!).seconds;
+      const difference = Math.abs(more / send - sendsInLine(name, devices, count));
+      expect(difference).toBeLessThanOrEqual(name === 'zb-v' ? 2 : 0);
     },
   );
 

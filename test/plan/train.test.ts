@@ -1,10 +1,11 @@
 import { describe, expect, it } from 'vitest';
+import { largestTraining } from '../../src/plan/largest.js';
 import { makeSchedule } from '../../src/plan/pipeline/formulas.js';
 import { simulate } from '../../src/plan/pipeline/simulate.js';
-import { explain, paretoFront, searchPlans } from '../../src/plan/search.js';
+import { explain, mergeResults, paretoFront, searchPlans } from '../../src/plan/search.js';
 import { DEFAULT_SERVE_PLAN } from '../../src/plan/serve-plan.js';
 import { cutStages } from '../../src/plan/stages.js';
-import { estimateTraining, goodput, pipelineSeconds } from '../../src/plan/train.js';
+import { estimateTraining, goodput, pipelineSeconds, trainRun } from '../../src/plan/train.js';
 import { checkPlan, DEEPSEEK_V3_PLAN, type TrainPlan } from '../../src/plan/train-plan.js';
 import { simulateTraining } from '../../src/plan/train-simulation.js';
 import { improved, RECOMMENDATIONS, whatIf } from '../../src/plan/what-if.js';
@@ -101,6 +102,12 @@ describe('plans that cannot be', () => {
       { globalBatch: 128 * 16 },
       /dualpipe needs at least 32 micro-batches a step, not 16; raise the batch to 4096/,
     ],
+    [{ context: 2 }, /× context 2 needs 4096 devices, the cluster has 2048; the most is data = 64/],
+    [
+      { context: 3, data: 32, expert: 32, globalBatch: 1024 },
+      /context \(3\) must divide the 4096 tokens of a sequence; the nearest is (2|4)/,
+    ],
+    [{ nodeLimit: 9 }, /node limit \(9\) exceeds the 8 groups of the router; take at most 8/],
     [{ tensor: 16, data: 8, expert: 64, globalBatch: 4096 }, /tensor \(16\) exceeds the 8 devices of a node/],
   ] as [Partial<TrainPlan>, RegExp][])('%j', (change, message) => {
     expect(() => checkPlan({ ...DEEPSEEK_V3_PLAN, ...change }, v3, cluster)).toThrow(message);
@@ -112,13 +119,65 @@ describe('plans that cannot be', () => {
   });
 });
 
+describe('context parallelism', () => {
+  const long: TrainPlan = {
+    ...DEEPSEEK_V3_PLAN,
+    length: 32768,
+    globalBatch: 1920,
+    data: 64,
+    recompute: 'full',
+  };
+
+  it('halves what a device keeps of a sequence, and pays for keys and values that go round', () => {
+    const alone = estimateTraining(v3, cluster, long);
+    const shared = estimateTraining(v3, cluster, { ...long, context: 2 });
+    expect(shared.memory.activations).toBeCloseTo(alone.memory.activations / 2, -3);
+    // Twice the devices for the same tokens.
+    expect(shared.stepSeconds).toBeLessThan(alone.stepSeconds);
+    expect(shared.stepSeconds).toBeGreaterThan(0.5 * alone.stepSeconds);
+  });
+});
+
+describe('a limit of nodes of its own', () => {
+  it('makes exchanges shorter, which a step with exposed exchanges shows', () => {
+    const plan: TrainPlan = { ...DEEPSEEK_V3_PLAN, schedule: '1f1b' };
+    const [two, own, eight] = [2, null, 8].map((nodeLimit) =>
+      estimateTraining(v3, cluster, { ...plan, nodeLimit }),
+    );
+    expect(two!.stepSeconds).toBeLessThan(own!.stepSeconds);
+    expect(own!.stepSeconds).toBeLessThan(eight!.stepSeconds);
+    expect(estimateTraining(v3, cluster, { ...plan, nodeLimit: 4 }).stepSeconds).toBe(own!.stepSeconds);
+  });
+
+  it('cannot be where the router knows no groups', () => {
+    const mixtral = parseModelShape(PUBLIC_MODELS['mixtral-8x22b'].config);
+    const plan: TrainPlan = { ...DEEPSEEK_V3_PLAN, pipeline: 8, expert: 8, data: 256, nodeLimit: 2 };
+    expect(() => checkPlan(plan, mixtral, cluster)).toThrow(/knows no groups/);
+  });
+});
+
+describe('what would still fit', () => {
+  it('is the largest that does, and one more is too much', () => {
+    const found = largestTraining(v3, cluster, DEEPSEEK_V3_PLAN);
+    const at = (change: Partial<TrainPlan>) =>
+      estimateTraining(v3, cluster, { ...DEEPSEEK_V3_PLAN, ...change });
+    expect(at({ length: found.length }).memory.fits).toBe(true);
+    expect(at({ length: found.length + 1024 }).memory.fits).toBe(false);
+    expect(found.microBatch).toBe(1);
+    expect(at({ microBatch: 2 }).memory.fits).toBe(false);
+  });
+});
+
 describe('search', () => {
   const small = { name: 'small', machine: MACHINES.h800!, nodes: 2 };
   const input = {
     globalBatch: 64,
     length: 4096,
     formats: ['bf16'],
+    nodeLimits: [null],
     objective: 'step-time',
+    mostStepSeconds: Number.POSITIVE_INFINITY,
+    mostDollars: Number.POSITIVE_INFINITY,
     limit: 1e6,
   } as const;
   const found = searchPlans(llama, small, input);
@@ -131,10 +190,21 @@ describe('search', () => {
     expect(found.ranked.every(({ estimate }) => estimate.memory.fits)).toBe(true);
   });
 
+  it('leaves out what is beyond a limit', () => {
+    const most = found.ranked[5]!.estimate.stepSeconds;
+    const limited = searchPlans(llama, small, { ...input, mostStepSeconds: most });
+    expect(limited.ranked.every(({ estimate }) => estimate.stepSeconds <= most)).toBe(true);
+    expect(limited.limited).toBeGreaterThan(0);
+  });
+
   it('finds with two workers what it finds with one', () => {
     const parts = [0, 1].map((index) => searchPlans(llama, small, input, { index, of: 2 }));
-    const plans = parts.flatMap(({ ranked }) => ranked.map(({ plan }) => JSON.stringify(plan)));
-    expect(new Set(plans)).toEqual(new Set(found.ranked.map(({ plan }) => JSON.stringify(plan))));
+    const both = mergeResults(parts, input.objective);
+    // Of equal plans either may come first.
+    const steps = (of: typeof both) => of.ranked.slice(0, 500).map(({ estimate }) => estimate.stepSeconds);
+    expect(steps(both)).toEqual(steps(found));
+    const places = (of: typeof both) => of.front.map(({ estimate: e }) => [e.stepSeconds, e.memory.total]);
+    expect(places(both)).toEqual(places(found));
   });
 
   it('has a front that nothing beats', () => {
@@ -157,19 +227,32 @@ describe('search', () => {
 describe('what-if', () => {
   it('leaves the machine as it is', () => {
     const before = JSON.stringify(cluster.machine);
-    improved(cluster, RECOMMENDATIONS);
+    const { operation } = improved(cluster, RECOMMENDATIONS);
+    expect(operation.failures).toBeCloseTo(1 - (25 + 49) / 419, 12);
     expect(JSON.stringify(cluster.machine)).toBe(before);
   });
 
   it('makes nothing slower, and all of it together the quickest', () => {
     const { alone, together } = whatIf(v3, cluster, DEEPSEEK_V3_PLAN, DEFAULT_SERVE_PLAN);
     expect(alone).toHaveLength(RECOMMENDATIONS.length);
-    for (const { stepChange, tokenChange } of alone) {
+    for (const { stepChange, tokenChange, runChange } of alone) {
       // Stages are cut to a thousandth of the whole.
       expect(stepChange).toBeLessThan(0.01);
       expect(tokenChange).toBeLessThanOrEqual(0);
+      expect(Math.min(stepChange, tokenChange, runChange)).toBeLessThan(0);
     }
     expect(together.stepChange).toBeLessThan(Math.min(...alone.map(({ stepChange }) => stepChange)));
+  });
+});
+
+describe('a whole run', () => {
+  it('takes its tokens at the pace of the step, failures included', () => {
+    const estimate = estimateTraining(v3, cluster, DEEPSEEK_V3_PLAN);
+    const good = goodput(cluster, 60, 600);
+    const run = trainRun(1e12, cluster, estimate, good);
+    expect(run.deviceHours).toBeCloseTo(estimate.deviceHoursPerTrillionTokens / good.share, 3);
+    expect(run.dollars).toBeCloseTo(2 * run.deviceHours, 3);
+    expect(run.days).toBeCloseTo(run.deviceHours / 2048 / 24, 9);
   });
 });
 

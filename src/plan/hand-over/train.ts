@@ -28,9 +28,10 @@ function megatron(shape: ModelShape, plan: TrainPlan, model: string): string {
     ...(a.kind === 'gqa' || a.kind === 'mqa'
       ? [`--group-query-attention --num-query-groups ${a.keyValueHeads}`]
       : []),
-    ...(experts ? expertArguments(shape) : []),
+    ...(experts ? expertArguments(shape, plan.nodeLimit) : []),
     ...(shape.mtpDepth > 0 ? [`--mtp-num-layers ${shape.mtpDepth}`] : []),
     `--tensor-model-parallel-size ${plan.tensor} --pipeline-model-parallel-size ${plan.pipeline}`,
+    ...(plan.context > 1 ? [`--context-parallel-size ${plan.context}`] : []),
     ...(experts ? [`--expert-model-parallel-size ${plan.expert} --expert-tensor-parallel-size 1`] : []),
     `--micro-batch-size ${plan.microBatch} --global-batch-size ${plan.globalBatch}`,
     ...(plan.tensor > 1 ? ['--sequence-parallel'] : []),
@@ -60,7 +61,7 @@ const latentArguments = ({ attention: a }: ModelShape): string =>
     `--qk-pos-emb-head-dim ${a.ropeDepth} --v-head-dim ${a.valueDepth}`,
   ].join(' ');
 
-function expertArguments(shape: ModelShape): string[] {
+function expertArguments(shape: ModelShape, nodeLimit: number | null): string[] {
   const experts = shape.experts!;
   const pattern = `([0]*${shape.denseLayers}+[1]*${shape.layers - shape.denseLayers})`;
   return [
@@ -70,7 +71,9 @@ function expertArguments(shape: ModelShape): string[] {
       : []),
     `--moe-layer-freq "${pattern}" --moe-grouped-gemm --moe-token-dispatcher-type flex --moe-enable-deepep`,
     ...(experts.groups > 1
-      ? [`--moe-router-num-groups ${experts.groups} --moe-router-group-topk ${experts.groupsPerToken}`]
+      ? [
+          `--moe-router-num-groups ${experts.groups} --moe-router-group-topk ${nodeLimit ?? experts.groupsPerToken}`,
+        ]
       : []),
     ...(experts.choiceBias ? ['--moe-router-enable-expert-bias --moe-router-score-function sigmoid'] : []),
   ];
@@ -111,6 +114,7 @@ function torchtitan(plan: TrainPlan, model: string): string {
     `data_parallel_replicate_degree = ${plan.data / shards}`,
     `data_parallel_shard_degree = ${shards}`,
     `tensor_parallel_degree = ${plan.tensor}`,
+    `context_parallel_degree = ${plan.context}`,
     `pipeline_parallel_degree = ${plan.pipeline}`,
     `pipeline_parallel_schedule = "${schedule ?? (plan.schedule === 'dualpipe' ? 'DualPipeV' : '1F1B')}"`,
     `pipeline_parallel_microbatch_size = ${plan.microBatch}`,

@@ -55,6 +55,30 @@ export function bubbleSeconds(name: ScheduleName, devices: number, times: PassTi
   }
 }
 
+/**
+ * How many transfers between stages lie on the longest path of a step, one after the other: what the event simulation adds for
+ * each second of sending (test/plan/pipeline.test.ts), for at least four devices. ZB-V: within two of it.
+ */
+export function sendsInLine(name: ScheduleName, devices: number, microBatches: number): number {
+  const perMicroBatch = (2 * (devices - 1) * microBatches) / devices;
+  switch (name) {
+    case 'gpipe':
+      return 2 * (devices - 1);
+    case '1f1b':
+      return perMicroBatch + 2 * (devices - 2);
+    case 'interleaved':
+      return 4 * devices - 2;
+    case 'zb-h1':
+      return 4 * (devices - 1);
+    case 'zb-v':
+      return 4 * microBatches + 2 * (devices - 3);
+    case 'dualpipe':
+      return perMicroBatch / 2 + 2 * (devices - 2);
+    case 'dualpipe-v':
+      return perMicroBatch + 4 * devices - 6;
+  }
+}
+
 /** Stage activations that the fullest device holds [TR §3.2 table 2], for as many micro-batches as the pipeline is deep or more. */
 export function peakActivations(
   name: ScheduleName,
