@@ -38,7 +38,7 @@ export function parseStudy(json: unknown, source: string): StudySummary {
 export function studyClaims(studies: readonly StudySummary[]): Reproduction {
   const figures = studies.flatMap(({ study, claims }) =>
     claims.map(({ text, source, verdict, interval: found, rule, against }): Figure => {
-      const name = `${study.name}: ${text} [${source}]: ${verdict} at this scale`;
+      const name = `${study.name}: ${text.replace(/\.$/, '')} ${source}: ${verdict} at this scale`;
       const share = against !== undefined;
       const ours = found === null ? Number.NaN : found.mean * (share ? 100 : 1);
       const row = figure(name, share ? '%' : '', null, ours);

@@ -123,7 +123,7 @@ describe('context parallelism', () => {
   const long: TrainPlan = {
     ...DEEPSEEK_V3_PLAN,
     length: 32768,
-    globalBatch: 1920,
+    globalBatch: 2048,
     data: 64,
     recompute: 'full',
   };
