@@ -1,11 +1,12 @@
 import { type Command, Option } from 'commander';
-import { UsageError, UserError } from '../errors.js';
+import { UsageError } from '../errors.js';
 import type { PlottedReproduction } from '../paper/network-figures.js';
 import type { Reproduction } from '../paper/row.js';
-import { NETWORK_PRESETS, type NetworkPreset } from '../spec/network-presets.js';
+import { NETWORK_PRESETS } from '../spec/network-presets.js';
 import type { Prices } from '../spec/prices.js';
 import type { Scenario } from '../spec/scenario.js';
 import * as text from './network-text.js';
+import { openScenario } from './open-scenario.js';
 import { integer, real } from './options.js';
 import { type Outcome, runs, type Session } from './session.js';
 
@@ -250,19 +251,6 @@ async function writeFigures(folder: string, reproductions: readonly (Reproductio
 async function writeText(file: string, content: string): Promise<void> {
   const { writeFileAtomicallySync, writeFully } = await import('../files.js');
   writeFileAtomicallySync(file, (descriptor) => writeFully(descriptor, Buffer.from(content), 0));
-}
-
-async function openScenario(given: string): Promise<Scenario> {
-  const { existsSync } = await import('node:fs');
-  const { readJsonFile } = await import('../files.js');
-  const { parseScenario } = await import('../spec/scenario.js');
-  if (existsSync(given)) return parseScenario(readJsonFile(given), given);
-  if (!Object.hasOwn(NETWORK_PRESETS, given)) {
-    throw new UserError(
-      `there is no scenario ${given}: name a file, or one of ${Object.keys(NETWORK_PRESETS).join(', ')}`,
-    );
-  }
-  return parseScenario(NETWORK_PRESETS[given as NetworkPreset], `preset ${given}`);
 }
 
 async function openPrices(given: string): Promise<Prices> {

@@ -15,6 +15,7 @@ import {
   verticesOf,
 } from './graph.js';
 import { type Broken, NOTHING_BROKEN, SwitchRoutes } from './switch-routes.js';
+import type { Transfer } from './transfers.js';
 
 /** A way through the network; with `shares` it is spread over several, channel by channel. */
 export interface Route {
@@ -40,6 +41,7 @@ export class Router {
   private readonly rank: Int32Array;
   /** By layer: destinations that a switch there sends the same way up. */
   private readonly strides: number[];
+  private bySource = false;
 
   constructor(
     readonly network: Network,
@@ -57,10 +59,12 @@ export class Router {
   /**
    * @param bytes what adaptive routing counts with
    * @param key tells flows between the same two endpoints apart, for hashes
+   * @param bySource choose by the source, whatever the destination
    * @throws UserError where there is no way
    */
-  route(from: number, to: number, bytes = 0, key = 0): Route {
+  route(from: number, to: number, bytes = 0, key = 0, bySource = false): Route {
     const { network } = this;
+    this.bySource = bySource;
     const source = this.endpoint(from);
     const target = this.endpoint(to);
     if (from === to) return { channels: [], shares: null, seconds: 0 };
@@ -69,6 +73,31 @@ export class Router {
     else if (network.group[source] === network.group[target]) this.overNvlink(way, source, target);
     else this.betweenNodes(way, source, target, bytes, key);
     return way.finish(network, source);
+  }
+
+  /**
+   * The union of the ways from a root to the ends of each part, or back, each channel with the share of all bytes that passes
+   * it. Ways up are chosen by the root, so that they part as late as can be.
+   * @throws UserError where there is no way to some end
+   */
+  tree(root: number, { kind, parts }: NonNullable<Transfer['tree']>, key = 0): Route {
+    const ways = new Map<number, Route>();
+    for (const end of new Set(parts.flatMap(({ ends }) => ends))) {
+      ways.set(end, this.route(root, end, 0, key, true));
+    }
+    const total = parts.reduce((sum, { bytes }) => sum + bytes, 0);
+    const loads = new Map<number, number>();
+    for (const { ends, bytes } of parts) {
+      for (const [channel, share] of unionOf(ends.map((end) => ways.get(end)!))) {
+        loads.set(channel, (loads.get(channel) ?? 0) + (bytes * share) / total);
+      }
+    }
+    const back = kind === 'reduce' ? 1 : 0;
+    return {
+      channels: [...loads.keys()].map((channel) => channel ^ back),
+      shares: [...loads.values()],
+      seconds: Math.max(...[...ways.values()].map(({ seconds }) => seconds)),
+    };
   }
 
   private endpoint(index: number): number {
@@ -127,7 +156,8 @@ export class Router {
 
   /** From NIC to NIC through the fabric. */
   private cross(way: Way, out: number, into: number, bytes: number, key: number): void {
-    const hash = mix(mix(mix(this.spec.seed, out), into), key);
+    const guide = this.bySource ? out : into;
+    const hash = mix(mix(mix(this.spec.seed, out), guide), key);
     const ups = this.openPorts(out);
     const used = this.spec.mode === 'spray' ? ups : [ups[hash % ups.length]!];
     for (const up of used) {
@@ -135,8 +165,8 @@ export class Router {
       way.add(up, 1 / used.length);
       const [first, last] = [headOf(this.network, up), tailOf(this.network, down)];
       if (this.spec.mode === 'spray') this.spread(way, first, last, 1 / used.length);
-      else if (this.spec.mode === 'valiant') this.overStop(way, first, last, into, bytes, hash);
-      else this.follow(way, first, last, into, bytes, hash);
+      else if (this.spec.mode === 'valiant') this.overStop(way, first, last, guide, bytes, hash);
+      else this.follow(way, first, last, guide, bytes, hash);
       way.add(down, 1 / used.length);
     }
   }
@@ -290,6 +320,17 @@ export class Router {
     const gpus = endpoints.subarray(node * gpusPerNode, (node + 1) * gpusPerNode);
     return [...gpus].filter((v) => kind[v] === GPU);
   }
+}
+
+/** Channels of any of these routes, each with its largest share: a packet passes a channel once. */
+function unionOf(routes: readonly Route[]): Map<number, number> {
+  const union = new Map<number, number>();
+  for (const { channels, shares } of routes) {
+    for (const [i, channel] of channels.entries()) {
+      union.set(channel, Math.max(union.get(channel) ?? 0, shares ? shares[i]! : 1));
+    }
+  }
+  return union;
 }
 
 /** A route in the making. */

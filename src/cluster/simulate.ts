@@ -184,8 +184,10 @@ export function routeAll(network: Network, scenario: Scenario, workloads: readon
   const list = new FlowList(capacity);
   for (const { transfers } of workloads) {
     const base = list.count;
-    for (const { from, to, bytes, key, start, after, weight, cap } of transfers) {
-      const { channels, shares, seconds } = router.route(from, to, bytes, key);
+    for (const { from, to, bytes, key, start, after, weight, cap, tree } of transfers) {
+      const { channels, shares, seconds } = tree
+        ? router.tree(tree.kind === 'reduce' ? to : from, tree, key)
+        : router.route(from, to, bytes, key);
       list.add({
         path: channels,
         bytes,

@@ -13,6 +13,14 @@ export interface Transfer {
   cap?: number;
   /** Tells transfers between the same endpoints apart. */
   key?: number;
+  /** One endpoint to several, copied in switches, or several to one, summed there [ISCA §6.5]; else one to one. */
+  tree?: { kind: 'multicast' | 'reduce'; parts: TreePart[] };
+}
+
+/** Bytes that all of these endpoints get, or that the sum of what they send has; the root is no end. */
+export interface TreePart {
+  ends: readonly number[];
+  bytes: number;
 }
 
 /** A piece of traffic, ready to be routed. */

@@ -130,8 +130,7 @@ const DEEPEP: readonly { gpus: number; dispatch: number | null; combine: number 
 export function figure7(tokens = 4096): PlottedReproduction {
   const bandwidth = (gpus: number, kind: 'ep-dispatch' | 'ep-combine') => {
     const network = { ...tree('multi-plane-fat-tree', gpus), payloadShare: 0.9 };
-    const bytesPerValue = kind === 'ep-combine' ? 2 : 1.03125;
-    const { pieces } = run('figure 7', network, { kind, tokens, nodeLimit: 4, bytesPerValue });
+    const { pieces } = run('figure 7', network, { kind, tokens, nodeLimit: 4 });
     return pieces[0]!.algorithmBytesPerSecond / 1e9;
   };
   const rows = DEEPEP.map((row) => ({

@@ -35,6 +35,38 @@ const ranks = {
   stride: positive.default(1),
 };
 
+/**
+ * Dispatch or combine of expert parallelism from token-to-expert choices; a token crosses to a node once and goes on over
+ * NVLink [ISCA §4.3]. Choices are sampled from a gate with random scores, given, or captured from a training run.
+ */
+const expertTraffic = z.strictObject({
+  kind: z.enum(['ep-dispatch', 'ep-combine']),
+  /** Of a rank; default: 4,096, or as many as choices there are. Choices are used again where they are fewer. */
+  tokens: positive.optional(),
+  /** Default: the captured run's; 7168 without. */
+  hidden: positive.optional(),
+  /** Default: the captured run's; 256 without. */
+  experts: positive.optional(),
+  /** Experts of a token where choices are sampled. */
+  topK: positive.default(8),
+  /** Nodes that a token's experts lie on at most, where choices are sampled; default: no limit. */
+  nodeLimit: positive.optional(),
+  /** How values travel, by the names of `fathom numerics compare`; default: e4m3 out, bf16 back [TR §3.3.3]. */
+  format: z.string().optional(),
+  /** Standard deviation of the logarithm of experts' popularity; 0 is a balanced gate. */
+  skew: z.number().min(0).default(0),
+  /** [tokens of all ranks][topK] experts, in place of sampling. */
+  choices: z.array(z.array(natural).min(1)).min(1).optional(),
+  /** Choices of a run of `fathom train --capture`, in place of sampling: its folder, and which; default: the last. */
+  capture: z
+    .strictObject({ run: z.string().min(1), layer: natural.optional(), step: natural.optional() })
+    .optional(),
+  /** Copies of a token for several nodes are made in switches, or summed there [ISCA §6.5]. */
+  inFabric: z.boolean().default(false),
+  seed: natural.default(0),
+  ...ranks,
+});
+
 /** One piece of traffic. `bytes` is the size that collective benchmarks print: of the whole buffer of a rank. */
 const traffic = z.discriminatedUnion('kind', [
   /** Every rank sends bytes/ranks to every other; sizes vary by ±spread. */
@@ -69,29 +101,7 @@ const traffic = z.discriminatedUnion('kind', [
     stageSeconds: seconds.default(0),
     ...ranks,
   }),
-  /**
-   * Dispatch or combine of expert parallelism from token-to-expert choices; a token crosses to a node once and goes on over
-   * NVLink [ISCA §4.3]. Choices are sampled from a gate with random scores, or given.
-   */
-  z.strictObject({
-    kind: z.enum(['ep-dispatch', 'ep-combine']),
-    tokens: positive.default(4096),
-    hidden: positive.default(7168),
-    experts: positive.default(256),
-    topK: positive.default(8),
-    /** Nodes that a token's experts lie on at most; default: no limit. */
-    nodeLimit: positive.optional(),
-    /** Bytes of a value on the wire: FP8 with one FP32 scale per 128 is 1 + 4/128, BF16 is 2. */
-    bytesPerValue: z.number().positive().default(1.03125),
-    /** Standard deviation of the logarithm of experts' popularity; 0 is a balanced gate. */
-    skew: z.number().min(0).default(0),
-    /** [tokens of all ranks][topK] experts, in place of sampling. */
-    choices: z.array(z.array(natural)).optional(),
-    /** Copies of a token for several nodes are made in the fabric, or summed there [ISCA §6.5]. */
-    inFabric: z.boolean().default(false),
-    seed: natural.default(0),
-    ...ranks,
-  }),
+  expertTraffic,
   /** Flows one by one; `after` are their numbers in this list. */
   z.strictObject({
     kind: z.literal('flows'),

@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
 import { buildNetwork } from '../../src/cluster/build.js';
-import { countTokens } from '../../src/cluster/experts.js';
 import { bestInterval, goodput } from '../../src/cluster/faults.js';
 import { headOf, NVSWITCH, SWITCH, tailOf } from '../../src/cluster/graph.js';
 import { Router } from '../../src/cluster/routing.js';
@@ -184,47 +183,6 @@ describe('faults', () => {
     expect(1 - best).toBeCloseTo(60 / interval + interval / 2e5 + 600 / 1e5, 2);
     for (const factor of [0.5, 2])
       expect(goodput({ ...model, intervalSeconds: factor * interval })).toBeLessThan(best);
-  });
-});
-
-describe('expert parallelism', () => {
-  const traffic = (more: object) => {
-    const { workload } = parseScenario(
-      { name: 't', network: star(4), workload: [{ kind: 'ep-dispatch', experts: 8, topK: 2, ...more }] },
-      't',
-    );
-    return workload![0] as Parameters<typeof countTokens>[0];
-  };
-
-  it('sends a token once to a node and once to a rank', () => {
-    // Four ranks on two nodes, two experts each. Rank 0's token: both experts of rank 2; rank 1's: ranks 2 and 3; ...
-    const choices = [
-      [4, 5],
-      [4, 6],
-      [0, 4],
-      [7, 6],
-    ];
-    const { toNode, toRank, abroad, imbalance } = countTokens(traffic({ choices }), 4, 2);
-    expect([...toNode]).toEqual([0, 1, 0, 1, 1, 1, 0, 1]);
-    expect([...toRank]).toEqual([0, 0, 1, 0, 0, 0, 1, 1, 1, 0, 1, 0, 0, 0, 0, 1]);
-    expect([...abroad]).toEqual([1, 1, 1, 0]);
-    expect(imbalance).toBe(3);
-  });
-
-  it('keeps to the node limit, and to popularity', () => {
-    const limited = countTokens(traffic({ tokens: 100, nodeLimit: 1, experts: 16, topK: 4 }), 8, 2);
-    for (let rank = 0; rank < 8; rank++) {
-      expect(limited.toNode.subarray(rank * 4, rank * 4 + 4).reduce((sum, n) => sum + n, 0)).toBe(100);
-    }
-    const even = countTokens(traffic({ tokens: 500 }), 4, 2).imbalance;
-    expect(even).toBeLessThan(1.1);
-    expect(countTokens(traffic({ tokens: 500, skew: 1 }), 4, 2).imbalance).toBeGreaterThan(1.5);
-  });
-
-  it('names what does not fit', () => {
-    expect(() => countTokens(traffic({ experts: 6 }), 4, 2)).toThrow(/6 experts do not divide among 4 ranks/);
-    expect(() => countTokens(traffic({ choices: [[8]] }), 4, 2)).toThrow(/choices.0: 8 names an expert/);
-    expect(() => countTokens(traffic({ topK: 9, tokens: 1 }), 4, 2)).toThrow(/9 experts of 8/);
   });
 });
 
