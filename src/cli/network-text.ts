@@ -1,6 +1,7 @@
 /** Outcomes of `fathom network` for people. */
 import type { NetworkCost } from '../cluster/cost.js';
 import type { Parts } from '../cluster/describe.js';
+import type { PacketResult } from '../cluster/packet/simulate.js';
 import type { SimulationResult } from '../cluster/simulate.js';
 import type { Validation } from '../cluster/validate.js';
 import type { Reproduction } from '../paper/row.js';
@@ -86,6 +87,41 @@ export function simulated(
   resolution?: number,
 ): string {
   const exactness = resolution ? `, ends within ${resolution} of the time taken as one` : '';
+  return [
+    `${name}: ${result.endpoints} endpoints, routing ${routing.mode}, ${count(result.flows)} flows, ${count(result.events)} changes of rates${exactness}`,
+    ...outcome(result),
+  ].join('\n\n');
+}
+
+export function simulatedPackets({ name, routing, packet }: Scenario, result: PacketResult): string {
+  const { packets: p } = result;
+  const rows: [string, string][] = [
+    [
+      'packets',
+      `${count(p.packets)} of up to ${packet.mtuBytes} bytes over ${count(p.hops)} cables, ${count(p.mostInFlight)} at once`,
+    ],
+    ['virtual channels', String(p.virtualChannels)],
+    ['most queued', p.mostQueued ? `${si(p.mostQueuedBytes, 'B')} from ${p.mostQueued}` : 'nothing'],
+    [
+      'out of order',
+      p.overtaken > 0 ? `${count(p.overtaken)} packets, by up to ${p.mostLatePlaces}` : 'none',
+    ],
+  ];
+  if (packet.flowControl === 'pfc')
+    rows.push(['pauses', `${count(p.pauses)}, a buffer held up to ${si(p.mostHeldBytes, 'B')}`]);
+  if (packet.congestionControl !== 'none')
+    rows.push([packet.congestionControl, `${count(p.marks)} marks, ${count(p.cuts)} cuts`]);
+  if (packet.bitErrorRate > 0) rows.push(['sent again', count(p.retries)]);
+  for (const line of p.starved) rows.push(['starved', line]);
+  return [
+    `${name}: ${result.endpoints} endpoints, routing ${routing.mode}, ${count(result.flows)} flows packet by packet, ${packet.flowControl}, ${count(result.events)} events`,
+    ...outcome(result),
+    list(rows),
+  ].join('\n\n');
+}
+
+/** Tables of a simulation's traffic and links. */
+function outcome(result: SimulationResult): string[] {
   const pieces = result.pieces.map((piece) => [
     piece.name,
     String(piece.flows),
@@ -103,7 +139,6 @@ export function simulated(
     busiest,
   ]);
   return [
-    `${name}: ${result.endpoints} endpoints, routing ${routing.mode}, ${count(result.flows)} flows, ${count(result.events)} changes of rates${exactness}`,
     table(
       [
         left('traffic'),
@@ -119,7 +154,7 @@ export function simulated(
     ...(links.length > 0
       ? [table([left('links'), right('channels'), right('mean use'), right('most'), left('busiest')], links)]
       : []),
-  ].join('\n\n');
+  ];
 }
 
 export function compared(results: readonly SimulationResult[]): string {

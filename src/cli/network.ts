@@ -125,15 +125,21 @@ interface SimulateFlags {
   mode?: Scenario['routing']['mode'];
   seed?: number;
   fold?: boolean;
+  engine?: 'flow' | 'packet';
 }
 
 function addSimulate(group: Command): void {
   const command = group
     .command('simulate')
     .description(
-      'run the workload of a scenario flow by flow and show times, bandwidths and how busy links are',
+      'run the workload of a scenario, by flows or packet by packet, and show times, bandwidths and how busy links are',
     )
     .argument('<scenario>', SCENARIO)
+    .addOption(
+      new Option('--engine <name>', 'flows that share links, or every packet with queues and flow control')
+        .choices(['flow', 'packet'])
+        .default('flow'),
+    )
     .addOption(
       new Option('--mode <name>', 'route in this way, in place of the scenario’s').choices([
         'static',
@@ -151,9 +157,24 @@ function addSimulate(group: Command): void {
     );
   runs<SimulateFlags>(command, async (session, flags, [given]) => {
     const scenario = withRouting(await openScenario(given!), flags);
+    if (flags.engine === 'packet') return simulatePacketwise(session, scenario, flags);
     const result = await simulateOne(session, scenario, flags);
     return { json: result, text: text.simulated(scenario, result, flags.resolution) };
   });
+}
+
+async function simulatePacketwise(
+  session: Session,
+  scenario: Scenario,
+  flags: SimulateFlags,
+): Promise<Outcome> {
+  if (flags.fold || flags.resolution !== undefined)
+    throw new UsageError('--fold and --resolution are for --engine flow; leave them out');
+  const { simulatePackets } = await import('../cluster/packet/simulate.js');
+  const progress = session.progress(scenario.name);
+  const result = simulatePackets(scenario, { progress: (done, total) => progress.update({ done, total }) });
+  progress.end();
+  return { json: result, text: text.simulatedPackets(scenario, result) };
 }
 
 const withRouting = (scenario: Scenario, { mode, seed }: SimulateFlags): Scenario => ({

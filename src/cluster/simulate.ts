@@ -78,7 +78,7 @@ export function simulate(scenario: Scenario, options: SimulationOptions = {}): S
     flows: flows.count,
     events: times.events,
     pieces: piecesOf(workloads, times),
-    links: linkUses(network, flows, times.seconds),
+    links: linkUses(network, bytesOf(network, flows), times.seconds),
   };
 }
 
@@ -203,7 +203,8 @@ export function routeAll(network: Network, scenario: Scenario, workloads: readon
   return list.build();
 }
 
-function transferName(workloads: readonly Workload[], flow: number): string {
+/** What a flow is, for messages. */
+export function transferName(workloads: readonly Workload[], flow: number): string {
   let index = flow;
   for (const { name, transfers } of workloads) {
     const found = transfers[index];
@@ -213,7 +214,8 @@ function transferName(workloads: readonly Workload[], flow: number): string {
   return `flow ${flow}`;
 }
 
-function piecesOf(workloads: readonly Workload[], { begin, end }: FlowTimes): PieceResult[] {
+/** What became of each piece of traffic, by the times of its flows. */
+export function piecesOf(workloads: readonly Workload[], { begin, end }: FlowTimes): PieceResult[] {
   let base = 0;
   return workloads.map(({ name, transfers, bytesPerRank, busFactor }) => {
     const [from, to] = [base, base + transfers.length];
@@ -245,8 +247,8 @@ export function bytesOf(network: Network, { count, offsets, links, shares, bytes
   return passed;
 }
 
-function linkUses(network: Network, flows: Flows, seconds: number): LinkUse[] {
-  const passed = bytesOf(network, flows);
+/** @param passed [C] bytes that passed each channel */
+export function linkUses(network: Network, passed: Float64Array, seconds: number): LinkUse[] {
   return CABLE_KINDS.flatMap((kind, k) => {
     let [channels, sum, most, busiest] = [0, 0, 0, -1];
     for (let c = 0; c < passed.length; c++) {

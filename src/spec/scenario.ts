@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { UserError } from '../errors.js';
 import { describeIssues } from './model.js';
 import { networkSchema } from './network.js';
+import { packetSchema } from './packet.js';
 import { PRICE_BOOKS, type PriceBook, type Prices, pricesSchema } from './prices.js';
 
 const positive = z.int().positive();
@@ -35,6 +36,9 @@ const ranks = {
   stride: positive.default(1),
 };
 
+/** Of a piece against others, for the packet engine: greater is more urgent, as in Ethernet [IEEE 802.1Q]. */
+const common = { priority: z.int().min(0).max(7).default(0) };
+
 /**
  * Dispatch or combine of expert parallelism from token-to-expert choices; a token crosses to a node once and goes on over
  * NVLink [ISCA §4.3]. Choices are sampled from a gate with random scores, given, or captured from a training run.
@@ -65,6 +69,7 @@ const expertTraffic = z.strictObject({
   inFabric: z.boolean().default(false),
   seed: natural.default(0),
   ...ranks,
+  ...common,
 });
 
 /** One piece of traffic. `bytes` is the size that collective benchmarks print: of the whole buffer of a rank. */
@@ -76,6 +81,7 @@ const traffic = z.discriminatedUnion('kind', [
     spread: z.number().min(0).lt(1).default(0),
     seed: natural.default(0),
     ...ranks,
+    ...common,
   }),
   z.strictObject({
     kind: z.enum(['all-gather', 'reduce-scatter', 'all-reduce']),
@@ -87,11 +93,18 @@ const traffic = z.discriminatedUnion('kind', [
     /** Ranks of a ring are this far apart: groups lie across each other, as those of tensor parallelism across nodes. */
     groupStride: positive.default(1),
     ...ranks,
+    ...common,
   }),
   /** `sources` ranks send to the first. */
-  z.strictObject({ kind: z.literal('incast'), bytes, sources: positive, first: natural.default(0) }),
+  z.strictObject({
+    kind: z.literal('incast'),
+    bytes,
+    sources: positive,
+    first: natural.default(0),
+    ...common,
+  }),
   /** Every rank sends to another, each to one, at random. */
-  z.strictObject({ kind: z.literal('permutation'), bytes, seed: natural.default(0), ...ranks }),
+  z.strictObject({ kind: z.literal('permutation'), bytes, seed: natural.default(0), ...ranks, ...common }),
   /** Rank i sends to rank i + stage·stride, micro-batch after micro-batch: a pipeline's boundaries. */
   z.strictObject({
     kind: z.literal('pipeline'),
@@ -100,6 +113,7 @@ const traffic = z.discriminatedUnion('kind', [
     /** Time that a stage works on a micro-batch before it sends on. */
     stageSeconds: seconds.default(0),
     ...ranks,
+    ...common,
   }),
   expertTraffic,
   /** Flows one by one; `after` are their numbers in this list. */
@@ -118,6 +132,7 @@ const traffic = z.discriminatedUnion('kind', [
         }),
       )
       .min(1),
+    ...common,
   }),
 ]);
 export type Traffic = z.infer<typeof traffic>;
@@ -140,6 +155,8 @@ export const scenarioSchema = z.strictObject({
   workload: z.array(traffic).min(1).optional(),
   /** Broken from the beginning; traffic goes around them. */
   faults: z.array(fault).default([]),
+  /** How packets are handled, where the packet engine runs. */
+  packet: packetSchema.prefault({}),
   prices: z
     .union([z.enum(Object.keys(PRICE_BOOKS) as [PriceBook, ...PriceBook[]]), pricesSchema])
     .default('isca-2025'),

@@ -39,6 +39,20 @@ describe('fathom network', () => {
     expect(stdout).toMatch(/mine: 8 endpoints, routing spray[\s\S]*all-to-all over 8/);
   });
 
+  it('runs every packet where it is asked to', async () => {
+    writeFileSync(
+      file,
+      JSON.stringify({ ...mine, packet: { flowControl: 'pfc', congestionControl: 'dcqcn' } }),
+    );
+    const run = ['network', 'simulate', file, '--engine', 'packet', '--mode', 'spray'];
+    const { code, stdout } = await fathom(run);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(
+      /routing spray, 32 flows packet by packet, pfc[\s\S]*all-to-all over 8[\s\S]*packets +2.47 k of up to 4096 bytes[\s\S]*pauses[\s\S]*dcqcn/,
+    );
+    expect((await fathom([...run, '--resolution', '0.01'])).code).toBe(2);
+  });
+
   it('compares scenarios, and topologies of one size by cost', async () => {
     const { stdout } = await fathom(['network', 'compare', file, file]);
     expect(stdout).toMatch(/time over mine[\s\S]*0.00 %/);
