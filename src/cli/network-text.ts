@@ -2,11 +2,13 @@
 import type { NetworkCost } from '../cluster/cost.js';
 import type { Parts } from '../cluster/describe.js';
 import type { PacketResult } from '../cluster/packet/simulate.js';
+import type { ReliabilityReport } from '../cluster/reliability.js';
 import type { SimulationResult } from '../cluster/simulate.js';
 import type { Validation } from '../cluster/validate.js';
 import type { Reproduction } from '../paper/row.js';
 import { list, table } from '../report/table.js';
-import { count, percent, si } from '../report/units.js';
+import { count, duration, percent, si } from '../report/units.js';
+import type { Reliability } from '../spec/faults.js';
 import type { Prices } from '../spec/prices.js';
 import type { Scenario } from '../spec/scenario.js';
 
@@ -151,10 +153,49 @@ function outcome(result: SimulationResult): string[] {
       ],
       pieces,
     ),
+    ...(result.moments ? [momentsTable(result.moments)] : []),
     ...(links.length > 0
       ? [table([left('links'), right('channels'), right('mean use'), right('most'), left('busiest')], links)]
       : []),
   ];
+}
+
+const momentsTable = (moments: NonNullable<SimulationResult['moments']>): string =>
+  table(
+    [right('time'), left('what happens'), right('flows that stand still')],
+    moments.map(({ seconds, event, stalled }) => [si(seconds, 's'), event, String(stalled)]),
+  );
+
+export function failures(
+  report: ReliabilityReport,
+  { restartSeconds, checkpointSeconds }: Reliability,
+): string {
+  const rows = report.parts.map(({ part, count: parts, mtbfHours, perDay, broken, slowdown }) => [
+    part,
+    String(parts),
+    `${si(mtbfHours)} h`,
+    perDay.toPrecision(3),
+    broken.toPrecision(3),
+    slowdown === null ? 'ends the job' : `×${slowdown.toFixed(3)}`,
+  ]);
+  const columns = [
+    left('parts'),
+    right('number'),
+    right('MTBF of one'),
+    right('failures a day'),
+    right('broken at a time'),
+    right('traffic with the busiest broken'),
+  ];
+  const job: [string, string][] = [
+    ['failures that end the job', `every ${duration(report.jobMtbfSeconds)}`],
+    ['availability', `${percent(report.availability)}, restarts of ${duration(restartSeconds)}`],
+    [
+      'goodput',
+      `${percent(report.goodput)}, checkpoints of ${duration(checkpointSeconds)} every ${duration(report.intervalSeconds)}`,
+    ],
+    ['traffic on average', `×${report.meanSlowdown.toFixed(4)}, for what is broken and gone around`],
+  ];
+  return [report.name, table(columns, rows), list(job)].join('\n\n');
 }
 
 export function compared(results: readonly SimulationResult[]): string {

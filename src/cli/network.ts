@@ -22,6 +22,7 @@ export function addNetwork(program: Command): void {
   addDescribe(group);
   addCost(group);
   addSimulate(group);
+  addFailures(group);
   addCompare(group);
 }
 
@@ -196,6 +197,21 @@ async function simulateOne(
   });
   progress.end();
   return result;
+}
+
+function addFailures(group: Command): void {
+  const command = group
+    .command('failures')
+    .description(
+      'weigh failures of every kind of part: how often, what traffic loses meanwhile, what a training job gets done',
+    )
+    .argument('<scenario>', SCENARIO);
+  runs<object>(command, async (_session, _flags, [given]) => {
+    const { failuresOf } = await import('../cluster/reliability.js');
+    const scenario = await openScenario(given!);
+    const report = failuresOf(scenario);
+    return { json: report, text: text.failures(report, scenario.reliability) };
+  });
 }
 
 interface CompareFlags {

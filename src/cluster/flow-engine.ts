@@ -14,6 +14,8 @@ export interface FlowTimes {
   seconds: number;
   /** Times at which rates changed. */
   events: number;
+  /** [F] bytes that flows under way have left; only where the run was stopped. */
+  left?: Float64Array;
 }
 
 export interface FlowOptions {
@@ -24,6 +26,8 @@ export interface FlowOptions {
    * share. Exact where it is not given.
    */
   resolution?: number;
+  /** Stop here, seconds; flows may have begun or not, and `end` of those that have not ended is NaN. */
+  until?: number;
   /** Gives the flow a name in messages. */
   nameOf?: (flow: number) => string;
 }
@@ -69,15 +73,26 @@ class FlowRun {
 
   run(): FlowTimes {
     let seconds = 0;
+    const { until } = this.options;
     for (;;) {
       const now = Math.min(this.agenda.next(), this.nextEnd());
-      if (now === Infinity) break;
+      if (now === Infinity || now > (until ?? Infinity)) break;
       seconds = Math.max(seconds, this.advance(now));
       this.events++;
       if (this.options.progress && this.events % 256 === 0) this.options.progress(this.done);
     }
+    const times = { begin: this.begin, end: this.end, seconds, events: this.events };
+    if (until !== undefined) return { ...times, left: this.left(until) };
     if (this.done < this.flows.count) throw this.stuck();
-    return { begin: this.begin, end: this.end, seconds, events: this.events };
+    return times;
+  }
+
+  private left(now: number): Float64Array {
+    const { state } = this.rates;
+    return this.flows.bytes.map((_, flow) => {
+      const weight = this.flows.weights ? this.flows.weights[flow]! : 1;
+      return state.bottleneck[flow]! < 0 ? 0 : weight * state.remaining(flow, now);
+    });
   }
 
   private nextEnd(): number {

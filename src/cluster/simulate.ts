@@ -8,8 +8,10 @@ import { type FlowTimes, runFlows } from './flow-engine.js';
 import { FlowList, type Flows } from './flows.js';
 import { foldAllToAll } from './fold.js';
 import { CABLE_KINDS, headOf, type Network, nameOf, tailOf } from './graph.js';
+import { isTimed, type Moment, runWithOutages } from './outages.js';
 import { Router } from './routing.js';
-import type { Places, Workload } from './transfers.js';
+import type { Places, Transfer, Workload } from './transfers.js';
+import { capacities, routeOf } from './ways.js';
 
 /** What became of one piece of traffic. */
 export interface PieceResult {
@@ -43,6 +45,8 @@ export interface SimulationResult {
   events: number;
   pieces: PieceResult[];
   links: LinkUse[];
+  /** Faults and repairs at their times; only where there are some. */
+  moments?: Moment[];
 }
 
 export interface SimulationOptions {
@@ -64,22 +68,63 @@ export function simulate(scenario: Scenario, options: SimulationOptions = {}): S
   const network = options.network ?? buildNetwork(scenario.network);
   if (options.fold) return simulateFolded(scenario, network);
   const workloads = scenario.workload.map((traffic) => workloadOf(traffic, placesOf(network, scenario)));
+  const ran = isTimed(scenario)
+    ? runTimed(network, scenario, workloads, options)
+    : runRouted(network, scenario, workloads, options);
+  const { times, passed, moments } = ran;
+  return {
+    name: scenario.name,
+    endpoints: network.endpoints.length,
+    seconds: times.seconds,
+    flows: times.end.length,
+    events: times.events,
+    pieces: piecesOf(workloads, times),
+    links: linkUses(network, passed, times.seconds),
+    ...(moments ? { moments } : {}),
+  };
+}
+
+/** Times of flows, bytes by channel, and what happened on the way. */
+interface Ran {
+  times: FlowTimes;
+  passed: Float64Array;
+  moments?: Moment[];
+}
+
+function runRouted(
+  network: Network,
+  scenario: Scenario,
+  workloads: readonly Workload[],
+  { resolution, progress }: SimulationOptions,
+): Ran {
   const flows = routeAll(network, scenario, workloads);
-  const { resolution, progress } = options;
   const times = runFlows(flows, {
     ...(resolution === undefined ? {} : { resolution }),
     ...(progress ? { progress: (done: number) => progress(done, flows.count) } : {}),
     nameOf: (flow) => transferName(workloads, flow),
   });
-  return {
-    name: scenario.name,
-    endpoints: network.endpoints.length,
-    seconds: times.seconds,
-    flows: flows.count,
-    events: times.events,
-    pieces: piecesOf(workloads, times),
-    links: linkUses(network, bytesOf(network, flows), times.seconds),
-  };
+  return { times, passed: bytesOf(network, flows) };
+}
+
+function runTimed(
+  network: Network,
+  scenario: Scenario,
+  workloads: readonly Workload[],
+  { resolution, progress }: SimulationOptions,
+): Ran {
+  const all: Transfer[] = [];
+  for (const { transfers } of workloads) {
+    const base = all.length;
+    for (const transfer of transfers) {
+      const { after } = transfer;
+      all.push(after ? { ...transfer, after: after.map((other) => base + other) } : transfer);
+    }
+  }
+  return runWithOutages(network, scenario, all, {
+    ...(resolution === undefined ? {} : { resolution }),
+    ...(progress ? { progress: (done: number) => progress(done, all.length) } : {}),
+    nameOf: (flow) => transferName(workloads, flow),
+  });
 }
 
 /** A uniform all-to-all as its classes of flows; how busy links were is not told. */
@@ -177,17 +222,12 @@ function listed({ flows }: Extract<Traffic, { kind: 'flows' }>): Workload {
 /** Gives every transfer its way, and so its links. */
 export function routeAll(network: Network, scenario: Scenario, workloads: readonly Workload[]): Flows {
   const router = new Router(network, scenario.routing, brokenBy(network, scenario.faults));
-  const capacity = Float64Array.from(
-    { length: 2 * network.cableCount },
-    (_, c) => network.bytesPerSecond[c >> 1]!,
-  );
-  const list = new FlowList(capacity);
+  const list = new FlowList(capacities(network));
   for (const { transfers } of workloads) {
     const base = list.count;
-    for (const { from, to, bytes, key, start, after, weight, cap, tree } of transfers) {
-      const { channels, shares, seconds } = tree
-        ? router.tree(tree.kind === 'reduce' ? to : from, tree, key)
-        : router.route(from, to, bytes, key);
+    for (const transfer of transfers) {
+      const { bytes, start, after, weight, cap } = transfer;
+      const { channels, shares, seconds } = routeOf(router, transfer);
       list.add({
         path: channels,
         bytes,

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { UserError } from '../errors.js';
+import { faultSchema, reliabilitySchema } from './faults.js';
 import { describeIssues } from './model.js';
 import { networkSchema } from './network.js';
 import { packetSchema } from './packet.js';
@@ -25,6 +26,11 @@ const routing = z.strictObject({
    * PXN); without it in the destination's node, or between rails through the fabric.
    */
   pxn: z.boolean().default(true),
+  /**
+   * From a fault or repair at a time until routes are changed, during which traffic into the fault stands still. Assumed: link
+   * down is seen and hashed around in about a millisecond; a subnet manager takes seconds.
+   */
+  reroutingSeconds: seconds.default(1e-3),
 });
 export type RoutingSpec = z.infer<typeof routing>;
 
@@ -138,23 +144,16 @@ const traffic = z.discriminatedUnion('kind', [
 export type Traffic = z.infer<typeof traffic>;
 export type TrafficInput = z.input<typeof traffic>;
 
-/** What breaks, when, and until when. */
-const fault = z.strictObject({
-  /** `cable`: one between switches, or a NIC's; `switch`; `nic`; `node`; `plane`: all its switches. */
-  kind: z.enum(['cable', 'switch', 'nic', 'node', 'plane']),
-  /** Number of it, counted from 0 as `describe` lists them; a NIC by node·nics + place. */
-  index: natural,
-});
-export type Fault = z.infer<typeof fault>;
-
 export const scenarioSchema = z.strictObject({
   name: z.string().min(1),
   network: networkSchema,
   routing: routing.prefault({}),
   /** Pieces that run at the same time. */
   workload: z.array(traffic).min(1).optional(),
-  /** Broken from the beginning; traffic goes around them. */
-  faults: z.array(fault).default([]),
+  /** What breaks, from the beginning or at a time; traffic goes around it. */
+  faults: z.array(faultSchema).default([]),
+  /** Failure rates of parts and a training job's checkpoints, for `fathom network failures`. */
+  reliability: reliabilitySchema.prefault({}),
   /** How packets are handled, where the packet engine runs. */
   packet: packetSchema.prefault({}),
   prices: z

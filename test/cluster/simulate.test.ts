@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
 import { buildNetwork } from '../../src/cluster/build.js';
-import { bestInterval, goodput } from '../../src/cluster/faults.js';
 import { headOf, NVSWITCH, SWITCH, tailOf } from '../../src/cluster/graph.js';
 import { Router } from '../../src/cluster/routing.js';
 import { simulate } from '../../src/cluster/simulate.js';
@@ -171,18 +170,8 @@ describe('faults', () => {
       /endpoint 0 is broken/,
     );
     expect(() => run(network, workload, { faults: [{ kind: 'switch', index: 9 }] })).toThrow(
-      /no switch 9; the 2 /,
+      /no switch 9; the 2 .* so the last is 1/,
     );
-  });
-
-  it('cost a job what its checkpoints and restarts take', () => {
-    const model = { partMtbfSeconds: 1e8, parts: 1000, checkpointSeconds: 60, restartSeconds: 600 };
-    const interval = bestInterval(model);
-    const best = goodput({ ...model, intervalSeconds: interval });
-    // First order: C/T + T/2M + R/M are lost.
-    expect(1 - best).toBeCloseTo(60 / interval + interval / 2e5 + 600 / 1e5, 2);
-    for (const factor of [0.5, 2])
-      expect(goodput({ ...model, intervalSeconds: factor * interval })).toBeLessThan(best);
   });
 });
 

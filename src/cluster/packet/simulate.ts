@@ -3,6 +3,7 @@ import type { Scenario } from '../../spec/scenario.js';
 import { buildNetwork } from '../build.js';
 import { brokenBy } from '../faults.js';
 import { headOf, type Network, tailOf } from '../graph.js';
+import { isTimed } from '../outages.js';
 import {
   linkUses,
   piecesOf,
@@ -43,6 +44,7 @@ export function simulatePackets(
     throw new UserError(`${scenario.name} has no workload; add a list of traffic under "workload"`);
   const network = given ?? buildNetwork(scenario.network);
   const workloads = scenario.workload.map((traffic) => workloadOf(traffic, placesOf(network, scenario)));
+  checkForPackets(scenario, workloads);
   const { at, flows } = preparePackets(network, scenario, workloads);
   const nameOf = (flow: number) => transferName(workloads, flow);
   const times = runPackets(at, flows, {
@@ -64,6 +66,18 @@ export function simulatePackets(
       starved: starved(network, scenario, stats, nameOf),
     },
   };
+}
+
+/** What the flow engine alone can do. */
+function checkForPackets(scenario: Scenario, workloads: readonly Workload[]): void {
+  if (isTimed(scenario)) {
+    throw new UserError(
+      'field faults: packets know faults from the beginning only; leave "at" and "until" out, or run flows',
+    );
+  }
+  if (workloads.some(({ transfers }) => transfers.some(({ tree }) => tree))) {
+    throw new UserError('field workload.inFabric: switches copy and sum no packets here; run flows');
+  }
 }
 
 /** Ways, virtual channels and flows of workloads: what `runPackets` takes. */
