@@ -21,7 +21,7 @@ constexpr int kBlockSlot = 11, kOwnTokensSlot = 10, kOwnRowsSlot = 12;
 
 /// Weights of one task in bytes: small enough to share out evenly and to leave a neighbour's task alone for a few microseconds,
 /// large enough that memory is read in long runs.
-constexpr int64_t kBlockTaskBytes = 1 << 16;
+constexpr int64_t kBlockTaskBytes = 1 << 17;
 /// Tasks that each thread finds in a phase where there are rows for it.
 constexpr int64_t kBlockTasks = 4;
 

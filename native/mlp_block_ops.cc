@@ -17,10 +17,17 @@ struct Mlp {
   int64_t inner() const { return down->k; }
 };
 
-/// Rows [begin, end) of h = silu(gate)·up of group g for `tokens`; gu [tokens, 2I] and h [tokens, I] of these tokens.
-void swiglu_rows(const Mlp& mlp, int64_t g, int64_t begin, int64_t end, const Tokens& tokens, float* gu, float* h) {
+/// Rows [begin, end) of h = silu(gate)·up of group g for `tokens`; gu [tokens, 2I] and h [tokens, I] of these tokens. `next` is the
+/// group and its first row that this thread will probably take next, of as many rows.
+struct NextRows {
+  int64_t group = -1, begin = 0;
+};
+
+void swiglu_rows(const Mlp& mlp, int64_t g, int64_t begin, int64_t end, const Tokens& tokens, float* gu, float* h, NextRows next = {}) {
   const int64_t I = mlp.inner();
+  fetch_rows(*mlp.gate_up, g, I + begin, I + end);
   project_rows(*mlp.gate_up, g, begin, end, tokens, gu, 2 * I, false);
+  if (next.group >= 0) fetch_rows(*mlp.gate_up, next.group, next.begin, std::min(I, next.begin + end - begin));
   project_rows(*mlp.gate_up, g, I + begin, I + end, tokens, gu, 2 * I, false);
   for (int64_t t = 0; t < tokens.count; ++t) {
     swiglu_row(gu + t * 2 * I + begin, gu + (t * 2 + 1) * I + begin, end - begin, h + t * I + begin);
@@ -81,8 +88,8 @@ struct MoeBlock {
   float eps;
   float* x;
   // Intermediate results: normed x [M, D]; logits [M, E]; of the routed experts gu [R, 2I], h [R, I], out [R, D]; of the shared
-  // one gu [M, 2I], h [M, I].
-  float *u, *logits, *gu, *h, *out, *shared_gu, *shared_h, *weights;
+  // one gu [M, 2I], h [M, I], out [M, D].
+  float *u, *logits, *gu, *h, *out, *shared_gu, *shared_h, *shared_out, *weights;
   int32_t *ids, *source, *slot;
   uint8_t *tokens, *shared_tokens;
   std::vector<Chosen> chosen;
@@ -101,6 +108,7 @@ struct MoeBlock {
       out = memory.take<float>(R() * D);
       shared_gu = memory.take<float>(shared.down ? M * 2 * shared.inner() : 0);
       shared_h = memory.take<float>(shared.down ? M * shared.inner() : 0);
+      shared_out = memory.take<float>(shared.down ? M * D : 0);
       weights = memory.take<float>(R());
       ids = memory.take<int32_t>(R());
       source = memory.take<int32_t>(R());
@@ -184,29 +192,42 @@ struct MoeBlock {
   /// h of the chosen experts.
   void expand() const {
     const RowCut cut = inner_cut(routed);
-    parallel_for(static_cast<int64_t>(chosen.size()) * cut.tasks, [&](int64_t i) {
+    const auto count = static_cast<int64_t>(chosen.size());
+    parallel_for(count * cut.tasks, [&](int64_t i) {
       const Chosen& c = chosen[i / cut.tasks];
-      const int64_t part = i % cut.tasks;
-      swiglu_rows(routed, c.expert, cut.begin(part), cut.end(part), c.tokens, gu + c.first * 2 * I(), h + c.first * I());
+      const int64_t part = i % cut.tasks, next = i + threads();
+      NextRows ahead;
+      if (next < count * cut.tasks) ahead = {chosen[next / cut.tasks].expert, cut.begin(next % cut.tasks)};
+      swiglu_rows(routed, c.expert, cut.begin(part), cut.end(part), c.tokens, gu + c.first * 2 * I(), h + c.first * I(), ahead);
     });
   }
 
-  /// x += Σ_k weight·out of the chosen experts, then the shared one's, for some columns a task.
+  /// Outputs of the shared expert and of the chosen ones, and their sum.
   void contract() const {
-    const RowCut cut(D, weight_row_bytes(*routed.down) * static_cast<int64_t>(chosen.size()) / 4);
-    const Tokens shared_rows{M, shared_tokens};
+    const RowCut cut(D, weight_row_bytes(*routed.down));
+    const RowCut shared_cut(shared.down ? D : 0, shared.down ? weight_row_bytes(*shared.down) : 1);
+    const auto count = static_cast<int64_t>(chosen.size()) * cut.tasks;
+    parallel_for(shared_cut.tasks + count, [&](int64_t i) {
+      const int64_t own = i - shared_cut.tasks, next = own + threads();
+      if (next >= 0 && next < count) fetch_rows(*routed.down, chosen[next / cut.tasks].expert, cut.begin(next % cut.tasks), cut.end(next % cut.tasks));
+      if (own < 0) return project_rows(*shared.down, 0, shared_cut.begin(i), shared_cut.end(i), {M, shared_tokens}, shared_out, D, false);
+      const Chosen& c = chosen[own / cut.tasks];
+      const int64_t part = own % cut.tasks;
+      project_rows(*routed.down, c.expert, cut.begin(part), cut.end(part), c.tokens, out + c.first * D, D, false);
+    });
+    parallel_rows(M, D, [&](int64_t begin, int64_t end) {
+      for (int64_t m = begin; m < end; ++m) combine(m);
+    });
+  }
+
+  /// x += Σ_k weight·out of the chosen experts, then the shared one's.
+  void combine(int64_t m) const {
     const int64_t K = router.top_k;
-    parallel_for(cut.tasks, [&](int64_t i) {
-      const int64_t begin = cut.begin(i), end = cut.end(i);
-      for (const Chosen& c : chosen) project_rows(*routed.down, c.expert, begin, end, c.tokens, out + c.first * D, D, false);
-      for (int64_t m = 0; m < M; ++m) {
-        float* to = x + m * D + begin;
-        each16(end - begin, [&](int64_t j, auto n) {
-          const f32x16 sum = weighted_sum(out + begin + j, D, slot + m * K, weights + m * K, K, n);
-          store(to + j, load(to + j, n) + sum, n);
-        });
-      }
-      if (shared.down) project_rows(*shared.down, 0, begin, end, shared_rows, x, D, true);
+    float* to = x + m * D;
+    each16(D, [&](int64_t j, auto n) {
+      f32x16 sum = load(to + j, n) + weighted_sum(out + j, D, slot + m * K, weights + m * K, K, n);
+      if (shared.down) sum += load(shared_out + m * D + j, n);
+      store(to + j, sum, n);
     });
   }
 };

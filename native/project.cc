@@ -180,6 +180,44 @@ void project_rows(const StoredWeight& w, int64_t group, int64_t row, int64_t row
   }
 }
 
+namespace {
+
+/// Fetches `bytes` from `from`.
+void fetch_run(const uint8_t* from, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += 64) fetch(from + at);
+}
+
+/// The beginnings of the streams that a band is read as, and its scales.
+void fetch_band(const StoredWeight& w, const Band& band) {
+#if defined(FATHOM_AMX)
+  const bool tiles = w.format != WeightFormat::fp32;
+#else
+  constexpr bool tiles = false;
+#endif
+  const int64_t streams = tiles ? kRowGrain : 4, ahead = tiles ? kFetchAhead : kFetchAheadOfFour, run = (band.rows + streams - 1) / streams;
+  for (int64_t row = 0; row < band.rows; row += run) fetch_run(band.codes + row * band.pitch, std::min(ahead, run * band.pitch));
+  if (w.format == WeightFormat::int8) fetch_run(band.scales, band.rows * tiles_of(w.k) * 4);
+}
+
+/// The beginnings of the panel rows that are read side by side.
+void fetch_panels(const StoredWeight& w, const WeightPiece& piece, int64_t row, int64_t row_end) {
+  const int64_t first = (row - piece.begin) / kRowGrain, end = (row_end - piece.begin + kRowGrain - 1) / kRowGrain;
+  const int64_t run = (end - first + kPanelsTogether - 1) / kPanelsTogether, pitch = w.row_bytes();
+  for (int64_t panel = first; panel < end; panel += run) fetch_run(piece.codes + panel * pitch, std::min(kFetchAheadOfFour, pitch));
+}
+
+}  // namespace
+
+void fetch_rows(const StoredWeight& w, int64_t group, int64_t row, int64_t row_end) {
+  for (int64_t i = w.starts[group]; i < w.starts[group + 1]; ++i) {
+    const WeightPiece& piece = w.pieces[i];
+    if (row < piece.begin || row >= piece.end) continue;
+    const int64_t end = std::min(row_end, piece.end);
+    if (w.format == WeightFormat::q4) return fetch_panels(w, piece, row, end);
+    return fetch_band(w, band_at(w, piece, row, end));
+  }
+}
+
 template Tokens prepare_tokens(const StoredWeight&, const float*, int64_t, const int32_t*, int64_t, void*);
 template Tokens prepare_tokens(const StoredWeight&, const bf16*, int64_t, const int32_t*, int64_t, void*);
 template void project_rows(const StoredWeight&, int64_t, int64_t, int64_t, const Tokens&, float*, int64_t, bool);

@@ -118,7 +118,8 @@ constexpr int64_t kTileGroup = 4;
 
 /// A block of tokens in rows of codes and scales → as the tile unit reads them; see IntBlock.
 inline void turn_codes(const IntBlock& block, int64_t k, int64_t count, int8_t* codes, float* scales) {
-  for (int64_t at = 0; at < code_pitch(k); at += kByteColumns, codes += kByteColumns * count) {
+  if (count == 1) std::memcpy(codes, block.codes, static_cast<size_t>(code_pitch(k)));
+  for (int64_t at = 0; at < code_pitch(k) && count > 1; at += kByteColumns, codes += kByteColumns * count) {
     i32x16 quads[16];
     for (int64_t t = 0; t < 16; ++t) {
       quads[t] = t < count ? load(reinterpret_cast<const int32_t*>(block.codes + t * code_pitch(k) + at)) : broadcast_int(0);
@@ -136,18 +137,22 @@ FATHOM_INLINE void multiply_int8(const Band& band, int64_t i, const int8_t* x, i
                                  int32_t (*sums)[256]) {
   alignas(64) uint8_t edge[kRowGrain * kTile];
   for (int64_t part = 0; part < tiles; ++part) {
-    const Codes a = codes_at<kTile>(band, i, (tile + part) * kTile, band.k, edge);
-    const int8_t* b = x + (tile + part) * kTile * count;
-    fetch_lines(band, i, (tile + part) * kTile);
-    fetch_lines(band, i, (tile + part) * kTile + 64);
+    const int64_t at = (tile + part) * kTile;
+    const bool half = band.k - at <= kByteColumns;
+    const Codes a = half ? codes_at<kByteColumns>(band, i, at, band.k, edge) : codes_at<kTile>(band, i, at, band.k, edge);
+    const int8_t* b = x + at * count;
+    fetch_lines(band, i, at);
+    if (!half) fetch_lines(band, i, at + kByteColumns);
     FATHOM_TILE_BARRIER();
     FATHOM_TILE_ZERO(0);
     FATHOM_TILE_LOAD(4, a.data, a.pitch);
     FATHOM_TILE_LOAD(6, b, 4 * count);
     FATHOM_TILE_DP_INT8(0, 4, 6);
-    FATHOM_TILE_LOAD(5, a.data + kByteColumns, a.pitch);
-    FATHOM_TILE_LOAD(7, b + kByteColumns * count, 4 * count);
-    FATHOM_TILE_DP_INT8(0, 5, 7);
+    if (!half) {
+      FATHOM_TILE_LOAD(5, a.data + kByteColumns, a.pitch);
+      FATHOM_TILE_LOAD(7, b + kByteColumns * count, 4 * count);
+      FATHOM_TILE_DP_INT8(0, 5, 7);
+    }
     FATHOM_TILE_STORE(0, sums[part], 4 * pitch);
   }
 }

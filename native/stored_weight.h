@@ -91,5 +91,9 @@ template <class T>
 void project_rows(const StoredWeight& w, int64_t group, int64_t row, int64_t row_end, const Tokens& tokens, T* y, int64_t ldy,
                   bool accumulate);
 
+/// Fetches the beginnings of rows [row, row_end) of a group, as project_rows will read them: call it before the rows that come
+/// sooner are multiplied, so that memory has no pause between the two.
+void fetch_rows(const StoredWeight& w, int64_t group, int64_t row, int64_t row_end);
+
 }  // namespace FATHOM_ISA_NS
 }  // namespace fathom

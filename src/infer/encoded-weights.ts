@@ -44,10 +44,12 @@ export abstract class EncodedWeights implements WeightSource {
   turnedSlices(name: string, groups: number, from: number, count: number): StoredWeight {
     const format = turnedFormat(this.formatOf(name));
     const k = this.columns(name);
-    const each = this.rows(name) / groups;
-    const cut = (_: unknown, g: number) => [
-      this.backend.encodeWeight(format, turn(this.values(name, (g * each + from) * k, count * k), k), count),
-    ];
+    const rows = this.rows(name);
+    const values = this.values(name, 0, rows * k);
+    const cut = (_: unknown, g: number) => {
+      const start = ((g * rows) / groups + from) * k;
+      return [this.backend.encodeWeight(format, turn(values.subarray(start, start + count * k), k), count)];
+    };
     return this.backend.storeWeight(format, count, Array.from({ length: groups }, cut));
   }
 
@@ -98,5 +100,9 @@ export const turnedFormat = (format: WeightFormat): WeightFormat =>
 /** [rows, k] → [k, rows]. */
 function turn(values: Float32Array, k: number): Float32Array {
   const rows = values.length / k;
-  return Float32Array.from(values, (_, i) => values[(i % rows) * k + Math.floor(i / rows)]!);
+  const turned = new Float32Array(values.length);
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < k; column++) turned[column * rows + row] = values[row * k + column]!;
+  }
+  return turned;
 }

@@ -46,7 +46,7 @@ export class StoredRunner implements ModelRunner {
       format,
     });
     this.cache = { format, pageTokens: PAGE_TOKENS, pages, bytesPerToken: this.latents.bytesPerToken };
-    this.pool = new Pool(backend);
+    this.pool = new Pool(backend, 'powers'); // prompts and batches have all sizes
   }
 
   step(batch: StepBatch): StepResult {

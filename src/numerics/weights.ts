@@ -33,11 +33,8 @@ export function encodeInt8(values: Values, cols: number, codes: Uint8Array, scal
   }
 }
 
-/** Offset in a panel of the byte with the code of (row, column), and whether it is in the high half. */
-function q4Place(row: number, column: number): { byte: number; shift: 0 | 4 } {
-  const within = column % 8;
-  return { byte: 64 * (column >> 3) + 4 * row + (within % 4), shift: within < 4 ? 0 : 4 };
-}
+/** Offset in a panel of the byte with the code of (row, column); of columns 4 to 7 of every 8 it is the high half. */
+const q4Byte = (row: number, column: number): number => 64 * (column >> 3) + 4 * row + (column & 3);
 
 /** Offset in a panel of the scale of (row, column). */
 const q4ScaleAt = (row: number, column: number): number =>
@@ -87,7 +84,7 @@ function encodeQ4Tile(
   const scale = q4Scale(values, from, count);
   view.setUint16(panel + q4ScaleAt(row, column), encodeBf16(scale), true);
   if (Number.isNaN(scale)) return;
-  const first = panel + 64 * (column >> 3) + 4 * row;
+  const first = panel + q4Byte(row, column);
   for (let i = 0; i < count; i++) {
     const code = Math.min(7, Math.max(-8, roundEven(Math.fround(values[from + i]! / scale))));
     const at = first + 64 * (i >> 3) + (i & 3);
@@ -106,15 +103,16 @@ export function decodeQ4Row(
   row: number,
   cols: number,
 ): { codes: Float32Array; scales: Float32Array } {
-  const view = new DataView(panels.buffer, panels.byteOffset, panels.byteLength);
   const across = Math.ceil(cols / Q4_PANEL.columns);
-  const codes = Float32Array.from({ length: cols }, (_, column) => {
-    const { byte, shift } = q4Place(row % 16, column % 64);
-    return ((view.getUint8(panelAt(row, column, across) + byte) >> shift) & 15) - 8;
-  });
+  const codes = new Float32Array(cols);
+  for (let column = 0; column < cols; column++) {
+    const at = panelAt(row, column, across) + q4Byte(row % 16, column % 64);
+    codes[column] = ((panels[at]! >> (column & 4)) & 15) - 8;
+  }
   const scales = Float32Array.from({ length: Math.ceil(cols / Q4_TILE) }, (_, tile) => {
     const column = tile * Q4_TILE;
-    return decodeBf16(view.getUint16(panelAt(row, column, across) + q4ScaleAt(row % 16, column % 64), true));
+    const at = panelAt(row, column, across) + q4ScaleAt(row % 16, column % 64);
+    return decodeBf16(panels[at]! | (panels[at + 1]! << 8));
   });
   return { codes, scales };
 }

@@ -4,9 +4,12 @@ import { type DType, elementBytes, elementCount, Tensor } from './tensor.js';
 /** Sizes are rounded up to a page, so that tensors of nearly equal size share buffers. */
 const GRANULE = 4096;
 
+/** Sizes that buffers have: `pages`, whole ones, for steps that are all alike; `powers` of two for steps of any size. */
+export type PoolSizes = 'pages' | 'powers';
+
 /**
- * Memory of a training step: buffers are handed out by size and come back when their last holder lets go.
- * After the first step nothing is allocated any more.
+ * Memory of a step: buffers are handed out by size and come back when their last holder lets go. When steps repeat,
+ * nothing is allocated any more.
  */
 export class Pool {
   private readonly free = new Map<number, ArrayBuffer[]>();
@@ -14,11 +17,14 @@ export class Pool {
   /** Bytes ever taken from the backend. */
   reservedBytes = 0;
 
-  constructor(private readonly backend: Backend) {}
+  constructor(
+    private readonly backend: Backend,
+    private readonly sizes: PoolSizes = 'pages',
+  ) {}
 
   /** An uninitialised tensor with one holder. */
   take(shape: readonly number[], dtype: DType): Tensor {
-    const bytes = roundUp(elementCount(shape) * elementBytes(dtype));
+    const bytes = roundUp(elementCount(shape) * elementBytes(dtype), this.sizes);
     const buffer = this.free.get(bytes)?.pop() ?? this.reserve(bytes);
     this.holders.set(buffer, 1);
     return Tensor.over(shape, dtype, buffer);
@@ -55,4 +61,7 @@ export class Pool {
   }
 }
 
-const roundUp = (bytes: number): number => Math.max(1, Math.ceil(bytes / GRANULE)) * GRANULE;
+function roundUp(bytes: number, sizes: PoolSizes): number {
+  const pages = Math.max(1, Math.ceil(bytes / GRANULE));
+  return (sizes === 'pages' ? pages : 2 ** Math.ceil(Math.log2(pages))) * GRANULE;
+}
