@@ -6,8 +6,9 @@ import type { ReliabilityReport } from '../cluster/reliability.js';
 import type { SimulationResult } from '../cluster/simulate.js';
 import type { Validation } from '../cluster/validate.js';
 import type { Reproduction } from '../paper/row.js';
+import type { SizeCurve } from '../report/size-curves.js';
 import { list, table } from '../report/table.js';
-import { count, duration, percent, si } from '../report/units.js';
+import { binaryBytes, count, duration, percent, si } from '../report/units.js';
 import type { Reliability } from '../spec/faults.js';
 import type { Prices } from '../spec/prices.js';
 import type { Scenario } from '../spec/scenario.js';
@@ -198,6 +199,18 @@ export function failures(
   return [report.name, table(columns, rows), list(job)].join('\n\n');
 }
 
+export function curves(all: readonly SizeCurve[], written: readonly string[]): string {
+  const columns = all.flatMap(({ name }) => [right(`${name}: time`), right('bus bandwidth')]);
+  const rows = all[0]!.points.map(({ bytes }, i) => [
+    binaryBytes(bytes),
+    ...all.flatMap(({ points }) => [si(points[i]!.seconds, 's'), gigabytes(points[i]!.busBytesPerSecond)]),
+  ]);
+  return [table([right('size'), ...columns], rows), ...noteOf(written)].join('\n\n');
+}
+
+const noteOf = (written: readonly string[]): string[] =>
+  written.length > 0 ? [`written: ${written.join(', ')}`] : [];
+
 export function compared(results: readonly SimulationResult[]): string {
   const rows = results.flatMap(({ name, pieces }) =>
     pieces.map((piece, i) => [
@@ -230,5 +243,5 @@ export function reproduced(reproductions: readonly Reproduction[], written: read
     const columns = [left('figure'), right('paper'), right('ours'), left(''), right('deviation')];
     return [`${source}: ${title}`, table(columns, rows), ...notes.map((note) => `  ${note}`)].join('\n');
   });
-  return [...parts, ...(written.length > 0 ? [`written: ${written.join(', ')}`] : [])].join('\n\n');
+  return [...parts, ...noteOf(written)].join('\n\n');
 }

@@ -1,18 +1,16 @@
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { UsageError } from '../errors.js';
-import type { PlottedReproduction } from '../paper/network-figures.js';
-import type { Reproduction } from '../paper/row.js';
-import { NETWORK_PRESETS } from '../spec/network-presets.js';
 import type { Prices } from '../spec/prices.js';
 import type { Scenario } from '../spec/scenario.js';
+import { addCompare } from './network-compare.js';
+import { addCurve, addFailures, addSimulate } from './network-simulate.js';
 import * as text from './network-text.js';
-import { openScenario } from './open-scenario.js';
-import { integer, real } from './options.js';
+import { openScenario, SCENARIO } from './open-scenario.js';
+import { integer } from './options.js';
 import { type Outcome, runs, type Session } from './session.js';
+import { writeText } from './write-text.js';
 
-const SCENARIO = `a scenario file (JSON), or one of: ${Object.keys(NETWORK_PRESETS).join(', ')}`;
-
-/** `fathom network describe|cost|simulate|compare`. */
+/** `fathom network describe|cost|simulate|curve|failures|compare`. */
 export function addNetwork(program: Command): void {
   const group = program
     .command('network')
@@ -22,6 +20,7 @@ export function addNetwork(program: Command): void {
   addDescribe(group);
   addCost(group);
   addSimulate(group);
+  addCurve(group);
   addFailures(group);
   addCompare(group);
 }
@@ -53,7 +52,7 @@ async function draw(
   network: import('../cluster/graph.js').Network,
   title: string,
 ): Promise<void> {
-  const { drawingOf } = await import('../cluster/describe.js');
+  const { drawingOf } = await import('../cluster/drawing.js');
   const { topologySvg } = await import('../report/topology-svg.js');
   await writeText(file, topologySvg(title, drawingOf(network)));
 }
@@ -119,175 +118,6 @@ async function costSweep(
   });
   progress.end();
   return { json: { prices, rows }, text: text.costSweep(rows, prices) };
-}
-
-interface SimulateFlags {
-  resolution?: number;
-  mode?: Scenario['routing']['mode'];
-  seed?: number;
-  fold?: boolean;
-  engine?: 'flow' | 'packet';
-}
-
-function addSimulate(group: Command): void {
-  const command = group
-    .command('simulate')
-    .description(
-      'run the workload of a scenario, by flows or packet by packet, and show times, bandwidths and how busy links are',
-    )
-    .argument('<scenario>', SCENARIO)
-    .addOption(
-      new Option('--engine <name>', 'flows that share links, or every packet with queues and flow control')
-        .choices(['flow', 'packet'])
-        .default('flow'),
-    )
-    .addOption(
-      new Option('--mode <name>', 'route in this way, in place of the scenario’s').choices([
-        'static',
-        'ecmp',
-        'adaptive',
-        'spray',
-        'valiant',
-      ]),
-    )
-    .option('--seed <n>', 'of hashes, in place of the scenario’s', integer(0))
-    .option(
-      '--resolution <share>',
-      'count ends within this share of the time as one; exact without',
-      real(0, 0.1),
-    );
-  runs<SimulateFlags>(command, async (session, flags, [given]) => {
-    const scenario = withRouting(await openScenario(given!), flags);
-    if (flags.engine === 'packet') return simulatePacketwise(session, scenario, flags);
-    const result = await simulateOne(session, scenario, flags);
-    return { json: result, text: text.simulated(scenario, result, flags.resolution) };
-  });
-}
-
-async function simulatePacketwise(
-  session: Session,
-  scenario: Scenario,
-  flags: SimulateFlags,
-): Promise<Outcome> {
-  if (flags.fold || flags.resolution !== undefined)
-    throw new UsageError('--fold and --resolution are for --engine flow; leave them out');
-  const { simulatePackets } = await import('../cluster/packet/simulate.js');
-  const progress = session.progress(scenario.name);
-  const result = simulatePackets(scenario, { progress: (done, total) => progress.update({ done, total }) });
-  progress.end();
-  return { json: result, text: text.simulatedPackets(scenario, result) };
-}
-
-const withRouting = (scenario: Scenario, { mode, seed }: SimulateFlags): Scenario => ({
-  ...scenario,
-  routing: { ...scenario.routing, ...(mode ? { mode } : {}), ...(seed === undefined ? {} : { seed }) },
-});
-
-async function simulateOne(
-  session: Session,
-  scenario: Scenario,
-  { resolution, fold = false }: SimulateFlags,
-) {
-  const { simulate } = await import('../cluster/simulate.js');
-  const progress = session.progress(scenario.name);
-  const result = simulate(scenario, {
-    ...(resolution === undefined ? {} : { resolution }),
-    fold,
-    progress: (done, total) => progress.update({ done, total }),
-  });
-  progress.end();
-  return result;
-}
-
-function addFailures(group: Command): void {
-  const command = group
-    .command('failures')
-    .description(
-      'weigh failures of every kind of part: how often, what traffic loses meanwhile, what a training job gets done',
-    )
-    .argument('<scenario>', SCENARIO);
-  runs<object>(command, async (_session, _flags, [given]) => {
-    const { failuresOf } = await import('../cluster/reliability.js');
-    const scenario = await openScenario(given!);
-    const report = failuresOf(scenario);
-    return { json: report, text: text.failures(report, scenario.reliability) };
-  });
-}
-
-interface CompareFlags {
-  preset?: 'paper';
-  out?: string;
-  tokens: number;
-  seeds: number;
-}
-
-function addCompare(group: Command): void {
-  const command = group
-    .command('compare')
-    .description(
-      'run scenarios and put them side by side; or the paper’s tables and figures, theirs beside ours',
-    )
-    .argument('[scenarios...]', SCENARIO)
-    .addOption(new Option('--preset <name>', 'what to compare with').choices(['paper']))
-    .option('--out <dir>', 'write the figures (SVG) and a JSON file here')
-    .option('--tokens <n>', 'a GPU, of figure 7', integer(1), 4096)
-    .option('--seeds <n>', 'of ECMP’s hashes, of figure 8', integer(1), 20);
-  runs<CompareFlags>(command, async (session, flags, names) => {
-    if (flags.preset === 'paper' && names.length === 0) return comparePaper(session, flags);
-    if (flags.preset || names.length < 2)
-      throw new UsageError('name two or more scenarios, or --preset paper alone');
-    const results = [];
-    for (const name of names) results.push(await simulateOne(session, await openScenario(name), {}));
-    return { json: { results }, text: text.compared(results) };
-  });
-}
-
-async function comparePaper(session: Session, { out, tokens, seeds }: CompareFlags): Promise<Outcome> {
-  const { table3 } = await import('../paper/table-3.js');
-  const figures = await import('../paper/network-figures.js');
-  const { PRICE_BOOKS } = await import('../spec/prices.js');
-  const work: (() => Reproduction | PlottedReproduction)[] = [
-    () => table3(PRICE_BOOKS['isca-2025']),
-    figures.table5,
-    figures.figure5,
-    figures.figure6,
-    () => figures.figure7(tokens),
-    () => figures.figure8(seeds),
-  ];
-  const progress = session.progress('paper');
-  const reproductions = work.map((make, i) => {
-    const made = make();
-    progress.update({ done: i + 1, total: work.length });
-    return made;
-  });
-  progress.end();
-  const written = out === undefined ? [] : await writeFigures(out, reproductions);
-  return { json: { reproductions, written }, text: text.reproduced(reproductions, written) };
-}
-
-async function writeFigures(folder: string, reproductions: readonly (Reproduction | PlottedReproduction)[]) {
-  const { join } = await import('node:path');
-  const { lineSvg } = await import('../report/lines.js');
-  const written: string[] = [];
-  for (const reproduction of reproductions) {
-    if (!('series' in reproduction)) continue;
-    const { title, xLabel, yLabel, series } = reproduction;
-    const file = join(folder, `${reproduction.source.toLowerCase().replaceAll(' ', '-')}.svg`);
-    const curves = series.map(({ name, points }) => ({
-      name,
-      points: [...points].sort((a, b) => a.x - b.x),
-    }));
-    await writeText(file, lineSvg({ title, xLabel, yLabel, curves }));
-    written.push(file);
-  }
-  const json = join(folder, 'network.json');
-  await writeText(json, `${JSON.stringify(reproductions, null, 1)}\n`);
-  return [...written, json];
-}
-
-async function writeText(file: string, content: string): Promise<void> {
-  const { writeFileAtomicallySync, writeFully } = await import('../files.js');
-  writeFileAtomicallySync(file, (descriptor) => writeFully(descriptor, Buffer.from(content), 0));
 }
 
 async function openPrices(given: string): Promise<Prices> {

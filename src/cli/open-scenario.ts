@@ -3,6 +3,9 @@ import { UserError } from '../errors.js';
 import { NETWORK_PRESETS, type NetworkPreset } from '../spec/network-presets.js';
 import type { Scenario, Traffic } from '../spec/scenario.js';
 
+/** What commands say of their operand. */
+export const SCENARIO = `a scenario file (JSON), or one of: ${Object.keys(NETWORK_PRESETS).join(', ')}`;
+
 /** A scenario from a file or by a preset's name, with captured choices read. @throws UserError naming file and field */
 export async function openScenario(given: string): Promise<Scenario> {
   const { existsSync } = await import('node:fs');

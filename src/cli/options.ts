@@ -19,6 +19,14 @@ export function real(min: number, max = Number.POSITIVE_INFINITY): (text: string
   };
 }
 
+/** A size in bytes: 64, 4KiB, 1.5MiB, 16GiB. */
+export function byteSize(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)(?: ?(B|KiB|MiB|GiB))?$/.exec(text);
+  const size = match ? Number(match[1]) * 1024 ** ['B', 'KiB', 'MiB', 'GiB'].indexOf(match[2] ?? 'B') : 0;
+  if (size >= 1) return size;
+  throw new InvalidArgumentError('It must be a size in bytes of at least 1, as in 64, 4KiB, 16GiB.');
+}
+
 /** Token ids separated by commas or white space, as `tokenizer encode` prints them. */
 export function tokenIds(text: string): number[] {
   const words = text.split(/[\s,]+/).filter((word) => word !== '');

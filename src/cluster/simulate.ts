@@ -56,6 +56,8 @@ export interface SimulationOptions {
   /** Run one flow for all that are alike, exactly; for a uniform all-to-all, see `foldAllToAll`. */
   fold?: boolean;
   progress?: (done: number, total: number) => void;
+  /** Is shown how busy each channel was, [C] shares of its capacity over the whole time; not where flows are folded. */
+  uses?: (network: Network, shares: Float64Array) => void;
 }
 
 /**
@@ -72,6 +74,7 @@ export function simulate(scenario: Scenario, options: SimulationOptions = {}): S
     ? runTimed(network, scenario, workloads, options)
     : runRouted(network, scenario, workloads, options);
   const { times, passed, moments } = ran;
+  options.uses?.(network, sharesOf(network, passed, times.seconds));
   return {
     name: scenario.name,
     endpoints: network.endpoints.length,
@@ -287,13 +290,18 @@ export function bytesOf(network: Network, { count, offsets, links, shares, bytes
   return passed;
 }
 
+/** [C] what passed over what could have. */
+export const sharesOf = (network: Network, passed: Float64Array, seconds: number): Float64Array =>
+  passed.map((bytes, c) => (seconds > 0 ? bytes / (network.bytesPerSecond[c >> 1]! * seconds) : 0));
+
 /** @param passed [C] bytes that passed each channel */
 export function linkUses(network: Network, passed: Float64Array, seconds: number): LinkUse[] {
+  const shares = sharesOf(network, passed, seconds);
   return CABLE_KINDS.flatMap((kind, k) => {
     let [channels, sum, most, busiest] = [0, 0, 0, -1];
     for (let c = 0; c < passed.length; c++) {
       if (network.cableKind[c >> 1] !== k) continue;
-      const use = seconds > 0 ? passed[c]! / (network.bytesPerSecond[c >> 1]! * seconds) : 0;
+      const use = shares[c]!;
       channels++;
       sum += use;
       if (use > most || busiest < 0) [most, busiest] = [use, c];

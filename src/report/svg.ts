@@ -5,13 +5,25 @@ export interface Titles {
   title: string;
   xLabel: string;
   yLabel: string;
+  /** How numbers on the axes are written; as they are without. */
+  xText?: (value: number) => string;
+  yText?: (value: number) => string;
 }
 
 export const WIDTH = 860;
 export const HEIGHT = 520;
 export const MARGIN = { left: 70, right: 170, top: 50, bottom: 60 } as const;
-/** Okabe and Ito's palette, distinct for colour-blind readers (jfly.uni-koeln.de/color). */
-const COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000'] as const;
+/** Okabe and Ito's palette, distinct for colour-blind readers (jfly.uni-koeln.de/color), and a grey. */
+const COLOURS = [
+  '#0072b2',
+  '#d55e00',
+  '#009e73',
+  '#cc79a7',
+  '#e69f00',
+  '#56b4e9',
+  '#000000',
+  '#999999',
+] as const;
 const TICKS = 6;
 
 /** The colour of the i-th series. */
@@ -55,7 +67,7 @@ export function svg(parts: readonly string[], height = HEIGHT): string {
 }
 
 /** Background, titles and grid. */
-export function frame({ title, xLabel, yLabel }: Titles, x: Axis, y: Axis): string {
+export function frame({ title, xLabel, yLabel, xText, yText }: Titles, x: Axis, y: Axis): string {
   const [middleX, middleY] = [
     (MARGIN.left + WIDTH - MARGIN.right) / 2,
     (MARGIN.top + HEIGHT - MARGIN.bottom) / 2,
@@ -65,8 +77,8 @@ export function frame({ title, xLabel, yLabel }: Titles, x: Axis, y: Axis): stri
     text(middleX, 26, title, 'text-anchor="middle" font-size="16"'),
     text(middleX, HEIGHT - 16, xLabel, 'text-anchor="middle"'),
     text(20, middleY, yLabel, `text-anchor="middle" transform="rotate(-90 20 ${middleY})"`),
-    ...x.ticks.map((tick) => xTick(x.at(tick), tick, HEIGHT - MARGIN.bottom)),
-    ...y.ticks.map((tick) => yTick(y.at(tick), tick)),
+    ...x.ticks.map((tick) => xTick(x.at(tick), tick, HEIGHT - MARGIN.bottom, xText)),
+    ...y.ticks.map((tick) => yTick(y.at(tick), tick, yText)),
   ].join('\n');
 }
 
@@ -74,12 +86,12 @@ export const background = (height: number): string =>
   `<rect width="${WIDTH}" height="${height}" fill="#ffffff"/>`;
 
 /** A vertical grid line down to `bottom`, and its number. */
-export const xTick = (x: number, value: number, bottom: number): string =>
-  line(x, MARGIN.top, x, bottom) + text(x, bottom + 18, tidy(value), 'text-anchor="middle"');
+export const xTick = (x: number, value: number, bottom: number, written = tidy): string =>
+  line(x, MARGIN.top, x, bottom) + text(x, bottom + 18, written(value), 'text-anchor="middle"');
 
-const yTick = (y: number, value: number): string =>
+const yTick = (y: number, value: number, written = tidy): string =>
   line(MARGIN.left, y, WIDTH - MARGIN.right, y) +
-  text(MARGIN.left - 8, y + 4, tidy(value), 'text-anchor="end"');
+  text(MARGIN.left - 8, y + 4, written(value), 'text-anchor="end"');
 
 /** The i-th entry of the legend. */
 export function legend(name: string, i: number): string {
@@ -96,7 +108,9 @@ export const text = (x: number, y: number, content: string, attributes = ''): st
 /** Pixels with one decimal. */
 export const px = (value: number): string => String(Math.round(value * 10) / 10);
 
-const tidy = (value: number): string => String(Number(value.toPrecision(6)));
+function tidy(value: number): string {
+  return String(Number(value.toPrecision(6)));
+}
 
 const ENTITIES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
 

@@ -30,6 +30,12 @@ export const count = (value: number): string => si(value);
 /** A number of bytes: "3.2 GB" (1 GB = 10⁹ bytes). */
 export const bytes = (value: number): string => si(value, 'B');
 
+/** A number of bytes in powers of 1024, as sizes of messages are given: "64 B", "16 GiB". */
+export function binaryBytes(value: number): string {
+  const power = Math.max(0, Math.min(4, Math.floor(Math.log2(value) / 10 + 1e-9)));
+  return `${threeDigits(value / 1024 ** power)} ${['B', 'KiB', 'MiB', 'GiB', 'TiB'][power]}`;
+}
+
 /** Things per second: "5.1 k tokens/s". */
 export const rate = (value: number, unit: string): string => `${si(value)} ${unit}/s`;
 

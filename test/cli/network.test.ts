@@ -28,7 +28,7 @@ describe('fathom network', () => {
     const svg = path.join(folder, 'mine.svg');
     const described = await fathomJson(['network', 'describe', file, '--svg', svg]);
     expect(described).toMatchObject({ parts: { endpoints: 8, nodes: 4, planes: 2 }, bisectionShare: 1 });
-    expect(readFileSync(svg, 'utf8')).toMatch(/^<svg .*[\s\S]*2 NICs/);
+    expect(readFileSync(svg, 'utf8')).toMatch(/^<svg .*[\s\S]*4 nodes, 8 GPUs/);
     expect(await fathomJson(['network', 'cost', file])).toMatchObject({
       endpoints: 8,
       switches: 6,
@@ -61,6 +61,35 @@ describe('fathom network', () => {
     };
     expect(rows[0]!.networks.map(({ name }) => name)).toEqual(['FT2', 'MPFT', 'FT3', 'SF', 'DF']);
     expect(rows[0]!.networks.every(({ cost }) => cost!.dollarsPerEndpoint > 0)).toBe(true);
+  });
+
+  it('draws how busy links were, and curves over sizes', async () => {
+    const heat = path.join(folder, 'heat.svg');
+    expect((await fathom(['network', 'simulate', file, '--heat', heat])).code).toBe(0);
+    expect(readFileSync(heat, 'utf8')).toMatch(/NICs, out: mean[\s\S]*layer 0 to layer 1: mean/);
+    const args = ['network', 'curve', file, file, '--from', '64', '--to', '1KiB', '--out', folder];
+    const { curves } = (await fathomJson(args)) as {
+      curves: { points: { bytes: number; seconds: number }[] }[];
+    };
+    expect(curves.map(({ points }) => points.map(({ bytes }) => bytes))).toEqual([
+      [64, 256, 1024],
+      [64, 256, 1024],
+    ]);
+    expect(readFileSync(path.join(folder, 'latency.svg'), 'utf8')).toMatch(/64 B[\s\S]*1 KiB/);
+    expect((await fathom(['network', 'curve', file, '--from', '2KiB', '--to', '64'])).stderr).toMatch(
+      /exchange/,
+    );
+    expect((await fathom(['network', 'curve', 'deepep-64'])).stderr).toMatch(
+      /no traffic whose size can vary/,
+    );
+  });
+
+  it('folds, and weighs failures', async () => {
+    const args = ['network', 'simulate', 'h800-mpft', '--fold'];
+    expect((await fathom(args)).stderr).toMatch(/cannot be folded: its workload must be one all-to-all/);
+    const { parts } = (await fathomJson(['network', 'failures', file])) as { parts: { part: string }[] };
+    expect(parts.map(({ part }) => part)).toContain('NICs');
+    expect((await fathom(['network', 'failures', file])).stdout).toMatch(/goodput +\d/);
   });
 
   it('is measured by fathom bench network', async () => {
