@@ -8,6 +8,11 @@ export class UserError extends Error {
   }
 }
 
+/** A failure that another rank reports: this process only ends, exit code 1. */
+export class ReportedError extends Error {
+  override name = 'ReportedError';
+}
+
 /** Wrong use of a command (unknown flag value, missing argument). Printed as one line, exit code 2. */
 export class UsageError extends UserError {
   override name = 'UsageError';

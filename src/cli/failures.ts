@@ -1,6 +1,6 @@
 /** How commands fail: one line on standard error, exit code 2 for wrong use and 1 for everything else. */
 import { CommanderError } from 'commander';
-import { UsageError, UserError } from '../errors.js';
+import { ReportedError, UsageError, UserError } from '../errors.js';
 import { fileError } from '../files.js';
 
 const WRONG_USE = 2;
@@ -20,6 +20,7 @@ function exitCodeOfHelp(error: unknown): number | undefined {
 export function reportFailure(error: unknown, argv: readonly string[]): number {
   const helped = exitCodeOfHelp(error);
   if (helped !== undefined) return helped;
+  if (error instanceof ReportedError) return FAILED;
   const { kind, message } = explain(error);
   const line = oneLine(message);
   process.stderr.write(`fathom: ${line}\n`);

@@ -4,8 +4,8 @@ import type { Ui } from '../report/ui.js';
 
 /** What a command gives back. */
 export interface Outcome {
-  /** Printed under `--json`, as the one object on standard output. */
-  json: object;
+  /** Printed under `--json`, as the one object on standard output; absent where another rank speaks. */
+  json?: object;
   /** Printed for people otherwise; absent where the command has printed as it went. */
   text?: string;
 }
@@ -47,7 +47,7 @@ export class Session implements Ui {
 
   /** Prints the outcome. */
   finish({ json, text }: Outcome): void {
-    if (this.json) process.stdout.write(`${JSON.stringify(json)}\n`);
+    if (this.json && json) process.stdout.write(`${JSON.stringify(json)}\n`);
     else if (text !== undefined) process.stdout.write(`${text}\n`);
   }
 }

@@ -1,10 +1,13 @@
 import { basename, extname, join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { TRAINABLE_PRESETS } from '../spec/presets.js';
+import type { RankOptions } from '../train/ranks.js';
+import type { RunOptions } from '../train/run-file.js';
 import { addCorpusOptions, type CorpusFlags } from './corpus.js';
 import { addEngineOptions, type EngineFlags, PRECISIONS, type Precision, present } from './engine.js';
 import { integer } from './options.js';
-import { runs } from './session.js';
+import { addRankOptions, isRank, onRank } from './ranks.js';
+import { type Outcome, runs, type Session } from './session.js';
 import { describeTraining } from './training-report.js';
 
 interface TrainFlags extends CorpusFlags, EngineFlags {
@@ -20,6 +23,13 @@ interface TrainFlags extends CorpusFlags, EngineFlags {
   resume?: boolean;
   capture?: boolean;
   captureEvery?: number;
+  expertParallel?: number;
+  nodesLimit?: number;
+  wire?: string;
+  ranksPerNode?: number;
+  checksums?: boolean;
+  digestEvery?: number;
+  lostAfter?: number;
 }
 
 /** `fathom train`. */
@@ -50,15 +60,33 @@ export function addTrain(program: Command): void {
     .option('--resume', 'go on with the run in --out')
     .option('--capture', 'keep tensors of the last step in OUT/capture, for fathom numerics compare')
     .option('--capture-every <n>', 'keep those of every so many steps too', integer(1));
+  addRankOptions(command);
   runs<TrainFlags>(command, async (session, { config, ...flags }) => {
-    const { runTraining } = await import('../train/run.js');
     const out = flags.out ?? join('runs', flags.preset ?? nameOf(config) ?? 'mini');
-    const result = await runTraining({ ...present({ ...flags, configFile: config }), out }, session);
+    const options = { ...present({ ...flags, configFile: config }), out };
+    if (await isRank(flags)) return trainRank(options, session);
+    const { runTraining } = await import('../train/run.js');
+    const result = await runTraining(options, session);
     const { predictedLine } = await import('./predicted.js');
     const { predicted, text: line } = await predictedLine(result);
     const text = await describeTraining(result);
     return { json: predicted ? { ...result, predicted } : result, text: line ? `${text}\n${line}` : text };
   });
+}
+
+/** One rank of `mpirun … fathom train`; rank 0 alone speaks. */
+async function trainRank(
+  options: RunOptions & RankOptions & { capture?: boolean },
+  session: Session,
+): Promise<Outcome> {
+  const { openRanks, trainOnRanks } = await import('../train/ranks.js');
+  return onRank(
+    () => openRanks(options),
+    async (transport) => {
+      const result = await trainOnRanks(transport, options, session);
+      return { json: result, text: await describeTraining(result) };
+    },
+  );
 }
 
 const nameOf = (file: string | undefined): string | undefined => file && basename(file, extname(file));

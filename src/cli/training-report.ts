@@ -3,10 +3,11 @@ import { curve } from '../report/spark.js';
 import { list } from '../report/table.js';
 import { bytes, count, duration, percent, rate } from '../report/units.js';
 import type { Metrics } from '../train/metrics.js';
+import type { RankedResult } from '../train/ranks.js';
 import type { TrainResult } from '../train/run.js';
 
 /** A run's loss curve and the figures of one process's part of it, for people. */
-export async function describeTraining(result: TrainResult): Promise<string> {
+export async function describeTraining(result: TrainResult | RankedResult): Promise<string> {
   const { loss, parameters, memory } = result;
   const figures = list([
     [
@@ -18,11 +19,23 @@ export async function describeTraining(result: TrainResult): Promise<string> {
     ['speed', speed(result)],
     [
       'memory',
-      `${bytes(result.peakBytes)} at its peak; ${bytes(memory.predicted.total)} of it predicted for the model`,
+      `${bytes(result.peakBytes)} at its peak${memory.predicted ? `; ${bytes(memory.predicted.total)} of it predicted for the model` : ' of rank 0'}`,
     ],
     ['time', duration(result.seconds)],
+    ...('ranks' in result ? [['ranks', describeRanks(result.ranks)] as [string, string]] : []),
   ]);
   return `${await lossCurve(result.out)}\n\n${figures}`;
+}
+
+/** `4 on 2 nodes, experts over 4; fp8:logfmt10 … `. */
+function describeRanks({ size, nodes, expertParallel, wire, traffic }: RankedResult['ranks']): string {
+  const { acrossPayloadBytes, withinPayloadBytes, waitSeconds, codecSeconds } = traffic;
+  const share = (seconds: number) => duration(seconds / size);
+  return (
+    `${size} on ${nodes} ${nodes === 1 ? 'node' : 'nodes'}, experts over ${expertParallel}; ${wire}: ` +
+    `${bytes(acrossPayloadBytes)} between nodes, ${bytes(withinPayloadBytes)} within; ` +
+    `${share(codecSeconds)} coding, ${share(waitSeconds)} waiting a rank`
+  );
 }
 
 /** The loss over all steps of the run in `out`, from its metrics. */

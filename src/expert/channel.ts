@@ -22,7 +22,7 @@ export interface ChannelShape {
 export interface ChannelOptions {
   wire: Wire;
   /** Whether messages between nodes carry checksums. */
-  checksums?: boolean;
+  checksums?: boolean | undefined;
 }
 
 /**

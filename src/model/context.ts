@@ -3,6 +3,7 @@ import type { Recipe } from '../spec/precision.js';
 import type { Parameter } from '../tensor/parameter.js';
 import type { Tape } from '../tensor/tape.js';
 import type { Tensor } from '../tensor/tensor.js';
+import type { ExpertExchange } from './exchange.js';
 
 /** What is computed again in the backward pass instead of kept [TR §3.2.3]. */
 export interface Recompute {
@@ -38,6 +39,8 @@ export interface Context {
   /** f32 [positions, d_h^R/2, 2]. */
   ropeTable: Tensor;
   softmaxScale: number;
+  /** How tokens reach routed experts of other processes; all experts are here without. */
+  exchange: ExpertExchange | undefined;
 }
 
 /** State of one router: its bias, and what the last forward passes saw. */

@@ -5,6 +5,7 @@ import { permute, route, throughWire, unpermute } from '../tensor/expert-functio
 import { add, linear, swiglu } from '../tensor/functions.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Context, RouterState, Weights } from './context.js';
+import type { ExpertExchange } from './exchange.js';
 
 /** The gate of a model in the op's terms. */
 export function routerShape(config: ModelConfig): RouterShape {
@@ -25,26 +26,51 @@ export function routerShape(config: ModelConfig): RouterShape {
  * The published models fold their shared experts into one MLP of n_shared_experts times the width.
  */
 export function mixtureOfExperts(ctx: Context, w: Weights, u: Tensor, router: RouterState): Tensor {
-  const { tape, config, recipe } = ctx;
+  const { tape, recipe } = ctx;
   const logits = linear(tape, u, w.get('gate.weight'), recipe.gate, { output: 'f32' }); // u·e_i [T, E]
-  const { weights, dispatch } = route(tape, logits, router.bias, routerShape(config), {
+  const { ids, weights, dispatch } = route(tape, logits, router.bias, routerShape(ctx.config), {
     sequences: ctx.layout.sequences,
     factor: router.balanceFactor,
     loss: router.balanceLoss,
     load: router.load,
   });
   tape.observer.routed?.(w.get('gate.weight'), dispatch);
+  if (ctx.exchange) return withExpertsElsewhere(ctx, ctx.exchange, w, u, ids, weights);
   const rows = permute(tape, u, dispatch); // [R, D]
-  const gu = linear(tape, rows, w.get('experts.gate_up_proj'), recipe.expertUp, {
-    offsets: dispatch.offsets,
-  });
-  const h = swiglu(tape, gu, recipe.swigluCache); // [R, I]
-  const out = linear(tape, h, w.get('experts.down_proj'), recipe.expertDown, { offsets: dispatch.offsets });
+  const out = expertsOf(ctx, w, rows, dispatch.offsets);
   const arrived = recipe.combine ? throughWire(tape, out, recipe.combine) : out;
   const routed = unpermute(tape, arrived, weights, dispatch); // [T, D]
-  if (config.n_shared_experts === 0) return routed;
-  return add(tape, routed, feedForward(ctx, w, 'shared_experts.', u));
+  const shared = sharedExperts(ctx, w, u);
+  return shared ? add(tape, routed, shared) : routed;
 }
+
+/** As above over several processes; the shared experts are computed while tokens, and in backward gradients, are on their way. */
+function withExpertsElsewhere(
+  ctx: Context,
+  exchange: ExpertExchange,
+  w: Weights,
+  u: Tensor,
+  ids: Tensor,
+  weights: Tensor,
+): Tensor {
+  const journey = exchange.send(ctx.tape, u, ids, weights);
+  const shared = sharedExperts(ctx, w, u);
+  const { rows, offsets } = journey.receive();
+  journey.sendBack(expertsOf(ctx, w, rows, offsets));
+  const routed = journey.receiveBack(); // [T, D]
+  return shared ? add(ctx.tape, routed, shared) : routed;
+}
+
+/** rows [R, D] in the order of their experts → FFN of each row's expert [R, D]. */
+function expertsOf({ tape, recipe }: Context, w: Weights, rows: Tensor, offsets: Tensor): Tensor {
+  const gu = linear(tape, rows, w.get('experts.gate_up_proj'), recipe.expertUp, { offsets });
+  const h = swiglu(tape, gu, recipe.swigluCache); // [R, I]
+  return linear(tape, h, w.get('experts.down_proj'), recipe.expertDown, { offsets });
+}
+
+/** Σ_shared FFN(u) [T, D], where the model has shared experts. */
+const sharedExperts = (ctx: Context, w: Weights, u: Tensor): Tensor | undefined =>
+  ctx.config.n_shared_experts > 0 ? feedForward(ctx, w, 'shared_experts.', u) : undefined;
 
 /** SwiGLU feed-forward network: W_down (silu(W_gate u) · W_up u). */
 export function feedForward(ctx: Context, w: Weights, prefix: string, u: Tensor): Tensor {

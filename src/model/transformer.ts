@@ -16,8 +16,9 @@ import type { Tape } from '../tensor/tape.js';
 import { Tensor } from '../tensor/tensor.js';
 import { attentionBlock } from './attention.js';
 import type { Context, Layout, Recompute, RouterState, Weights } from './context.js';
+import type { ExpertExchange, ExpertRange } from './exchange.js';
 import { feedForward, mixtureOfExperts } from './moe.js';
-import { layerOf, listParameters } from './parameters.js';
+import { layerOf, listParameters, type ParameterSpec } from './parameters.js';
 import { ropeTable, softmaxScale } from './rope.js';
 
 /** Tokens and targets of one step; T = sequences × length, flattened. */
@@ -30,6 +31,8 @@ export interface Batch extends Layout {
   mtpInputs: Tensor[];
   /** Per MTP depth k = 1…: i32 [T], the token k+1 ahead, negative where there is none. */
   mtpTargets: Tensor[];
+  /** Targets that the mean losses are over, where this is a part of a batch: of the main head, and of each MTP depth. */
+  counted?: { main: number; mtp: readonly number[] };
 }
 
 /** Factors of the training loss [TR §2.2, §4.2]. */
@@ -55,17 +58,21 @@ export class Transformer {
   readonly routers = new Map<number, RouterState>();
   private readonly ropeTable: Tensor;
   private readonly softmaxScale: number;
+  /** The way to routed experts that are not here. */
+  exchange: ExpertExchange | undefined;
 
   constructor(
     readonly config: ModelConfig,
     readonly backend: Backend,
     /** MTP modules are left out where nobody trains or drafts with them. */
     readonly mtpDepth: number = config.num_nextn_predict_layers,
+    /** The routed experts of each layer that this process holds; all by default. */
+    readonly experts: ExpertRange = { from: 0, to: config.n_routed_experts },
   ) {
     for (const entry of listParameters(config)) {
       const layer = layerOf(entry.name);
       if (layer >= config.num_hidden_layers + mtpDepth) continue;
-      const value = allocate(backend, entry.shape, 'f32');
+      const value = allocate(backend, this.shapeHere(entry), 'f32');
       if (entry.kind === 'buffer') this.addRouter(layer, value);
       else this.parameters.set(entry.name, new Parameter(entry.name, value, backend));
     }
@@ -79,8 +86,8 @@ export class Transformer {
 
   /** What the layers of one pass share. */
   context(tape: Tape, recipe: Recipe, layout: Layout, recompute: Recompute): Context {
-    const { config, ropeTable, softmaxScale } = this;
-    return { tape, config, recipe, layout, recompute, ropeTable, softmaxScale };
+    const { config, ropeTable, softmaxScale, exchange } = this;
+    return { tape, config, recipe, layout, recompute, ropeTable, softmaxScale, exchange };
   }
 
   /**
@@ -106,12 +113,19 @@ export class Transformer {
   losses(ctx: Context, batch: Batch, weights: LossWeights): Losses {
     for (const router of this.routers.values()) router.balanceFactor = weights.balance * weights.scale;
     let hidden = this.forward(ctx, batch.inputs);
-    const main = this.headLoss(ctx, hidden, batch.targets, weights.scale);
+    const { main: mainCount, mtp: mtpCounts } = batch.counted ?? {};
+    const main = this.headLoss(ctx, hidden, batch.targets, weights.scale, mainCount);
     const mtp: Tensor[] = [];
     for (let k = 1; k <= this.mtpDepth; k++) {
       hidden = this.mtpModule(ctx, k, hidden, batch.mtpInputs[k - 1]!);
       mtp.push(
-        this.headLoss(ctx, hidden, batch.mtpTargets[k - 1]!, (weights.scale * weights.mtp) / this.mtpDepth),
+        this.headLoss(
+          ctx,
+          hidden,
+          batch.mtpTargets[k - 1]!,
+          (weights.scale * weights.mtp) / this.mtpDepth,
+          mtpCounts?.[k - 1],
+        ),
       );
     }
     return { main, mtp };
@@ -193,9 +207,26 @@ export class Transformer {
     return router ? mixtureOfExperts(ctx, w, u, router) : feedForward(ctx, w, '', u);
   }
 
-  private headLoss(ctx: Context, hidden: Tensor, targets: Tensor, weight: number): Tensor {
-    const valid = (targets.data as Int32Array).reduce((n, t) => n + (t >= 0 ? 1 : 0), 0);
+  /** @param valid targets that the mean is over; those of `targets` by default */
+  private headLoss(
+    ctx: Context,
+    hidden: Tensor,
+    targets: Tensor,
+    weight: number,
+    valid: number = countTargets(targets),
+  ): Tensor {
     return crossEntropy(ctx.tape, hidden, this.head(), targets, ctx.recipe.head, weight / Math.max(valid, 1));
+  }
+
+  /** Elements of a parameter that come before those of this process: of experts that others hold. */
+  elementsBefore({ value }: Parameter): number {
+    const { from, to } = this.experts;
+    return value.shape.length === 3 ? (from * value.size) / (to - from) : 0;
+  }
+
+  /** A parameter's shape in this process. */
+  private shapeHere({ shape, part }: ParameterSpec): readonly number[] {
+    return part === 'routedExperts' ? [this.experts.to - this.experts.from, ...shape.slice(1)] : shape;
   }
 
   private head(): Parameter {
@@ -222,6 +253,10 @@ export class Transformer {
 /** Element type of activations under a recipe. */
 export const activationType = (recipe: Recipe): 'f32' | 'bf16' =>
   recipe.activations === 'fp32' ? 'f32' : 'bf16';
+
+/** Targets that are not ignored. */
+export const countTargets = (targets: Tensor): number =>
+  (targets.data as Int32Array).reduce((n, t) => n + (t >= 0 ? 1 : 0), 0);
 
 /** Column of the largest value of each row of f32 [T, V]; the first of equals. */
 function largestOfRows(logits: Tensor): Int32Array {

@@ -26,7 +26,7 @@ export function route(
   bias: Tensor,
   shape: RouterShape,
   balance: { sequences: Tensor; factor: number; loss: Tensor; load: Tensor },
-): { weights: Tensor; dispatch: Dispatch } {
+): { ids: Tensor; weights: Tensor; dispatch: Dispatch } {
   const { backend } = tape;
   const tokens = logits.rows;
   const ids = tape.alloc([tokens, shape.topK], 'i32');
@@ -49,7 +49,7 @@ export function route(
       tape.addGrad(logits, dlogits);
     },
   });
-  return { weights, dispatch };
+  return { ids, weights, dispatch };
 }
 
 /** Rows of x [T, D] in the order of their experts → [R, D]. */

@@ -23,6 +23,17 @@ export class LoadBalancer {
     }
   }
 
+  /** Lets `sum` add up the loads of several processes, all layers in one array. */
+  share(sum: (counts: Float64Array) => void): void {
+    const every = Float64Array.from([...this.counts.values()].flatMap((counts) => [...counts]));
+    sum(every);
+    let at = 0;
+    for (const counts of this.counts.values()) {
+      counts.set(every.subarray(at, at + counts.length));
+      at += counts.length;
+    }
+  }
+
   /** b_i += γ·sign(mean load − load_i); then forgets the loads. */
   update(gamma: number): ExpertLoad[] {
     const loads: ExpertLoad[] = [];

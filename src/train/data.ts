@@ -28,6 +28,7 @@ export class TrainingData {
     private readonly corpus: PreparedCorpus,
     run: RunFile,
     tokenizer: Tokenizer,
+    private readonly part: Part,
   ) {
     const { config, model } = run;
     const packing: PackingOptions = {
@@ -39,11 +40,18 @@ export class TrainingData {
       mtpDepth: model.num_nextn_predict_layers,
     };
     this.batches = new TrainingBatches(corpus.train, packing, config.seed);
-    this.held = take(validationBatches(corpus.validation, packing), config.validationBatches).map(toBatch);
+    this.held = take(validationBatches(corpus.validation, packing), config.validationBatches)
+      .filter(({ rows }) => rows % part.of === 0)
+      .map((batch) => toBatch(batch, part));
+    if (part.of > 1 && this.held.length === 0) {
+      throw new UserError(
+        `the validation text fills no batch whose sequences ${part.of} ranks could share; raise data.validationFraction or take fewer ranks`,
+      );
+    }
   }
 
   /** Trains or copies the tokenizer, tokenises the corpus into the run's `dataCache`, or finds both there. */
-  static async open(run: RunFile, ui: Ui): Promise<TrainingData> {
+  static async open(run: RunFile, ui: Ui, part: Part = WHOLE): Promise<TrainingData> {
     const tokenizer = await tokenizerOf(run, ui);
     if (tokenizer.vocabSize > run.model.vocab_size) {
       throw new UserError(
@@ -61,12 +69,12 @@ export class TrainingData {
       onProgress: (done, total) => progress.update({ done, total }),
     });
     progress.end();
-    return new TrainingData(corpus, run, tokenizer);
+    return new TrainingData(corpus, run, tokenizer, part);
   }
 
   /** The micro-batches of the next step. */
   next(microBatches: number): Batch[] {
-    return Array.from({ length: microBatches }, () => toBatch(this.batches.next()));
+    return Array.from({ length: microBatches }, () => toBatch(this.batches.next(), this.part));
   }
 
   /** Held-out batches, the same every time. */
@@ -129,16 +137,31 @@ function take<T>(items: Iterable<T>, count: number): T[] {
   return taken;
 }
 
-/** Arrays of a packed batch as tensors. */
-export function toBatch(packed: PackedBatch): Batch {
-  const { rows, seqLen } = packed;
+/** One of `of` equal parts of every batch: consecutive sequences. */
+export interface Part {
+  index: number;
+  of: number;
+}
+
+const WHOLE: Part = { index: 0, of: 1 };
+
+/** Arrays of a packed batch as tensors; of one part of it, with the number of targets of the whole. */
+export function toBatch(packed: PackedBatch, part: Part = WHOLE): Batch {
+  const rows = packed.rows / part.of;
+  const { seqLen } = packed;
+  const from = part.index * rows * seqLen;
+  const to = from + rows * seqLen;
+  const tensor = (values: Int32Array) => Tensor.i32(values.slice(from, to));
+  const counts = (targets: Int32Array) => targets.reduce((n, t) => n + (t >= 0 ? 1 : 0), 0);
+  const segments = packed.cuSeqlens.filter((bound) => bound >= from && bound <= to);
   return {
-    inputs: Tensor.i32(packed.inputs),
-    targets: Tensor.i32(packed.targets),
-    positions: Tensor.i32(packed.positions),
-    segments: Tensor.i32(packed.cuSeqlens),
+    inputs: tensor(packed.inputs),
+    targets: tensor(packed.targets),
+    positions: tensor(packed.positions),
+    segments: Tensor.i32(segments.map((bound) => bound - from)),
     sequences: Tensor.i32(Array.from({ length: rows + 1 }, (_, row) => row * seqLen)),
-    mtpInputs: packed.mtpInputs.map((ids) => Tensor.i32(ids)),
-    mtpTargets: packed.mtpTargets.map((ids) => Tensor.i32(ids)),
+    mtpInputs: packed.mtpInputs.map(tensor),
+    mtpTargets: packed.mtpTargets.map(tensor),
+    ...(part.of > 1 && { counted: { main: counts(packed.targets), mtp: packed.mtpTargets.map(counts) } }),
   };
 }

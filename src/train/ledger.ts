@@ -43,7 +43,7 @@ export function measureLedger(trainer: Trainer): Ledger {
     packedWeights += p.packedBytes;
   }
   for (const { bias } of trainer.model.routers.values()) parameters += bias.data.byteLength;
-  for (const { m, v } of trainer.optimizer.moments.values()) moments += m.data.byteLength + v.data.byteLength;
+  for (const { m, v } of trainer.optimizer.segments) moments += m.data.byteLength + v.data.byteLength;
   const activations = trainer.pool.reservedBytes;
   return {
     parameters,

@@ -10,10 +10,33 @@ export interface GradientNorm {
   nonFinite: string[];
 }
 
+/** Elements `from`..`to` of a parameter, which this process updates, with their first and second moments. */
+export interface Segment {
+  parameter: Parameter;
+  from: number;
+  to: number;
+  m: Tensor;
+  v: Tensor;
+}
+
+/** What a trainer needs of an optimizer. */
+export interface StepOptimizer {
+  /** What this process updates. */
+  readonly segments: readonly Segment[];
+  /** Reads all gradients once. */
+  gradientNorm(): GradientNorm;
+  /**
+   * Updates all parameters and clears the gradients.
+   * @param count steps done before this one, for the bias correction
+   */
+  step(count: number, learningRate: number, norm: number): void;
+  clearGradients(): void;
+}
+
 /** AdamW over FP32 master weights with moments in the recipe's format [TR §3.3.3]. */
-export class Optimizer {
-  /** First and second moments by parameter name. */
-  readonly moments = new Map<string, { m: Tensor; v: Tensor }>();
+export class Optimizer implements StepOptimizer {
+  /** Whole parameters. */
+  readonly segments: Segment[] = [];
 
   constructor(
     private readonly backend: Backend,
@@ -21,15 +44,15 @@ export class Optimizer {
     private readonly config: TrainConfig,
     momentType: 'f32' | 'bf16',
   ) {
-    for (const { name, value } of parameters.values()) {
+    for (const parameter of parameters.values()) {
+      const { value } = parameter;
       const [m, v] = [0, 1].map(() => allocate(backend, value.shape, momentType)) as [Tensor, Tensor];
       backend.fill(m, 0);
       backend.fill(v, 0);
-      this.moments.set(name, { m, v });
+      this.segments.push({ parameter, from: 0, to: value.size, m, v });
     }
   }
 
-  /** Reads all gradients once. */
   gradientNorm(): GradientNorm {
     const square = Tensor.zeros([1], 'f32');
     const nonFinite: string[] = [];
@@ -43,27 +66,9 @@ export class Optimizer {
     return { norm: Math.sqrt(total), nonFinite };
   }
 
-  /**
-   * Updates all parameters and clears the gradients.
-   * @param count steps done before this one, for the bias correction
-   */
   step(count: number, learningRate: number, norm: number): void {
-    const { beta1, beta2, epsilon, weightDecay, clipNorm } = this.config;
-    const common: AdamWStep = {
-      learningRate,
-      beta1,
-      beta2,
-      epsilon,
-      weightDecay,
-      gradientScale: Math.min(1, clipNorm / (norm + 1e-6)),
-      biasCorrection1: 1 - beta1 ** (count + 1),
-      biasCorrection2: 1 - beta2 ** (count + 1),
-    };
-    for (const p of this.parameters.values()) {
-      const { m, v } = this.moments.get(p.name)!;
-      // Vectors (norm weights) are not decayed, as usual.
-      const step = p.value.shape.length === 1 ? { ...common, weightDecay: 0 } : common;
-      this.backend.adamw(p.value, p.gradient(), m, v, step);
+    for (const { parameter: p, m, v } of this.segments) {
+      this.backend.adamw(p.value, p.gradient(), m, v, stepOf(this.config, p, count, learningRate, norm));
       p.valueChanged();
     }
     this.clearGradients();
@@ -72,4 +77,26 @@ export class Optimizer {
   clearGradients(): void {
     for (const p of this.parameters.values()) p.clearGradient();
   }
+}
+
+/** AdamW's settings for a parameter, `count` steps being done; the gradient's `norm` is that of all parameters. */
+export function stepOf(
+  config: TrainConfig,
+  { value }: Parameter,
+  count: number,
+  learningRate: number,
+  norm: number,
+): AdamWStep {
+  const { beta1, beta2, epsilon, weightDecay, clipNorm } = config;
+  return {
+    learningRate,
+    beta1,
+    beta2,
+    epsilon,
+    // Vectors (norm weights) are not decayed, as usual.
+    weightDecay: value.shape.length === 1 ? 0 : weightDecay,
+    gradientScale: Math.min(1, clipNorm / (norm + 1e-6)),
+    biasCorrection1: 1 - beta1 ** (count + 1),
+    biasCorrection2: 1 - beta2 ** (count + 1),
+  };
 }

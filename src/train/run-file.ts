@@ -37,6 +37,8 @@ export interface RunOptions {
   capture?: boolean;
   /** Keep those of every so many steps too. */
   captureEvery?: number;
+  /** Groups of experts, and groups that a token may go to, in place of the model's: one group for each node [ISCA §4.3]. */
+  routing?: { groups: number; groupsPerToken: number };
 }
 
 /** What a run is, kept in `run.json` of its folder. */
@@ -61,12 +63,29 @@ const runSchema = z.strictObject({
 
 /** Starts a run in an empty folder or finds the one to resume. @throws UserError, UsageError */
 export function openRun(options: RunOptions): RunFile {
+  const { run, json } = planRun(options);
+  if (json) beginRun(run, json);
+  return run;
+}
+
+/** The folder and `run.json` of a new run. */
+export function beginRun(run: RunFile, json: unknown): void {
+  makeFolder(run.out);
+  writeRun(path.join(run.out, FILE), run, json);
+}
+
+/**
+ * What `openRun` would run; nothing is written.
+ * @returns for a new run also what goes into its file
+ * @throws UserError, UsageError
+ */
+export function planRun(options: RunOptions): { run: RunFile; json?: unknown } {
   const file = path.join(options.out, FILE);
   const exists = fs.existsSync(file);
   if (options.resume) {
     if (!exists)
       throw new UserError(`${options.out} holds no run to resume (${FILE} is missing); leave out --resume`);
-    return reopen(options, file);
+    return { run: reopen(options, file) };
   }
   if (fs.existsSync(file) && hasProgress(options.out)) {
     throw new UserError(
@@ -81,9 +100,7 @@ export function openRun(options: RunOptions): RunFile {
   });
   // Before anything is written: the text must be there.
   corpusFiles(run.source);
-  makeFolder(options.out);
-  writeRun(file, run, json);
-  return run;
+  return { run, json };
 }
 
 /** Whether a run got as far as a checkpoint or a model; one that failed before may be started again. */
@@ -173,10 +190,20 @@ function baseConfig({ preset, configFile }: RunOptions): Record<string, unknown>
 /** Flags of the command line win over the file. */
 function withOverrides(
   json: Record<string, unknown>,
-  { steps, precision, seed }: RunOptions,
+  { steps, precision, seed, routing }: RunOptions,
 ): Record<string, unknown> {
   const given = Object.entries({ steps, precision, seed }).filter(([, value]) => value !== undefined);
-  return { ...json, ...Object.fromEntries(given) };
+  const model = routing && { model: withRouting(json.model, routing) };
+  return { ...json, ...Object.fromEntries(given), ...model };
+}
+
+/** A model, by its preset's name or its fields, with other groups of experts; an unknown name is left to be reported. */
+function withRouting(
+  model: unknown,
+  { groups, groupsPerToken }: NonNullable<RunOptions['routing']>,
+): unknown {
+  const fields = typeof model === 'string' ? MODEL_PRESETS[model as ModelPreset] : (model as object);
+  return fields ? { ...fields, n_group: groups, topk_group: groupsPerToken } : model;
 }
 
 function writeRun(file: string, run: RunFile, config: unknown): void {

@@ -2,9 +2,9 @@ import path from 'node:path';
 import { peakFlops } from '../backend/peak.js';
 import { selectBackend } from '../backend/select.js';
 import { UserError } from '../errors.js';
+import type { Team } from '../expert/team.js';
 import { writeFileAtomicallySync, writeFully } from '../files.js';
 import { initialise } from '../model/initialise.js';
-import { saveModel } from '../model/load.js';
 import { countParameters } from '../model/parameters.js';
 import { trainingFlops } from '../plan/flops.js';
 import type { Progress } from '../report/progress.js';
@@ -18,7 +18,9 @@ import { lossFigure } from './figure.js';
 import { Health } from './health.js';
 import { type Ledger, measureLedger, predictLedger } from './ledger.js';
 import { MetricsLog, readMetrics } from './metrics.js';
+import { checkReplicas } from './replicas.js';
 import { openRun, type RunFile, type RunOptions } from './run-file.js';
+import { saveWhole } from './save-whole.js';
 import { restoreLatest, saveState } from './state.js';
 import { removeCapturesAfter, StepCapture } from './step-capture.js';
 import { TensorBoardWriter } from './tensorboard.js';
@@ -46,7 +48,8 @@ export interface TrainResult {
   peakBytes: number;
   seconds: number;
   parameters: { total: number; active: number };
-  memory: { predicted: Ledger; measured: Ledger; runtimeBytes: number };
+  /** Of this process; predicted where it is the only one. */
+  memory: { predicted: Ledger | null; measured: Ledger; runtimeBytes: number };
   /** Loss per step of this process. */
   curve: number[];
 }
@@ -55,8 +58,26 @@ export interface TrainResult {
 export async function runTraining(options: RunOptions, ui: Ui): Promise<TrainResult> {
   const run = openRun(options);
   const backend = selectBackend(options.backend ?? 'auto', options.threads);
-  const data = await TrainingData.open(run, ui);
-  const session = new Session(run, backend, data, ui, options);
+  return trainRun(run, backend, await TrainingData.open(run, ui), ui, options);
+}
+
+/** What goes with training over several ranks. */
+export interface TeamTraining {
+  team: Team;
+  /** Steps between comparisons of what ranks hold in common; 0 for none. */
+  digestEvery: number;
+}
+
+/** Trains with data that is there; closes it. Over ranks, collective. @throws UserError */
+export async function trainRun(
+  run: RunFile,
+  backend: Backend,
+  data: TrainingData,
+  ui: Ui,
+  options: RunOptions,
+  ranks?: TeamTraining,
+): Promise<TrainResult> {
+  const session = new Session(run, backend, data, ui, options, ranks);
   try {
     return await session.loop();
   } finally {
@@ -68,9 +89,10 @@ export async function runTraining(options: RunOptions, ui: Ui): Promise<TrainRes
 /** One process's part of a run. */
 class Session {
   private readonly trainer: Trainer;
-  private readonly predicted: Ledger;
-  private readonly metrics: MetricsLog;
-  private readonly board: TensorBoardWriter;
+  private readonly predicted: Ledger | null;
+  /** Rank 0 alone writes them. */
+  private readonly metrics: MetricsLog | undefined;
+  private readonly board: TensorBoardWriter | undefined;
   private readonly health = new Health();
   private readonly started = performance.now();
   private readonly runtimeBytes = process.memoryUsage.rss();
@@ -93,32 +115,35 @@ class Session {
     private readonly data: TrainingData,
     ui: Ui,
     private readonly options: RunOptions,
+    private readonly ranks: TeamTraining | undefined,
   ) {
     this.progress = ui.progress('train');
-    this.predicted = predictLedger(run.config, run.model, backend);
-    this.trainer = new Trainer(run.config, run.model, backend);
+    this.predicted = ranks ? null : predictLedger(run.config, run.model, backend);
+    this.trainer = new Trainer(run.config, run.model, backend, ranks?.team);
     this.restore(options.resume ?? false);
     this.end = Math.min(run.config.steps, this.trainer.step + (options.stopAfter ?? run.config.steps));
-    removeCapturesAfter(this.captures, this.trainer.step);
-    this.metrics = MetricsLog.open(path.join(run.out, 'metrics.jsonl'), this.trainer.step);
-    this.board = new TensorBoardWriter(run.out);
-    this.board.rewind(this.trainer.step);
+    if (ranks?.team.leads !== false) {
+      removeCapturesAfter(this.captures, this.trainer.step);
+      this.metrics = MetricsLog.open(path.join(run.out, 'metrics.jsonl'), this.trainer.step);
+      this.board = new TensorBoardWriter(run.out);
+      this.board.rewind(this.trainer.step);
+    }
     process.on('SIGINT', this.onSignal).on('SIGTERM', this.onSignal);
   }
 
   async loop(): Promise<TrainResult> {
-    const { config, trainer } = this;
-    while (trainer.step < this.end && !this.signalled) {
+    const { trainer } = this;
+    while (trainer.step < this.end && !this.isTold()) {
       const before = trainer.step;
       this.oneStep();
-      if (trainer.step > before) this.duties(trainer.step);
+      if (trainer.step > before) await this.duties(trainer.step);
       // Signals and timers get their turn between steps.
       await new Promise((resolve) => setImmediate(resolve));
     }
-    if (this.savedStep !== trainer.step) this.save();
+    if (this.savedStep !== trainer.step) await this.save();
     const validation = this.validated?.step === trainer.step ? this.validated.loss : this.validate();
-    saveModel(this.run.out, trainer.model, recipeOf(config).activations === 'fp32' ? 'f32' : 'bf16');
-    this.draw();
+    saveWhole(this.run.out, trainer);
+    if (this.metrics) this.draw();
     return this.result(validation);
   }
 
@@ -126,14 +151,20 @@ class Session {
     // Once told to stop, further signals change nothing until the process has ended.
     if (!this.signalled) process.off('SIGINT', this.onSignal).off('SIGTERM', this.onSignal);
     this.progress.end();
-    this.metrics.close();
-    this.board.close();
+    this.metrics?.close();
+    this.board?.close();
   }
 
   /** What falls due after so many steps. */
-  private duties(done: number): void {
+  private async duties(done: number): Promise<void> {
+    if (this.ranks && done % this.ranks.digestEvery === 0) await checkReplicas(this.ranks.team, this.trainer);
     if (done % this.config.validateEvery === 0) this.validate();
-    if (done % this.config.checkpointEvery === 0) this.save();
+    if (done % this.config.checkpointEvery === 0) await this.save();
+  }
+
+  /** Whether a signal asks this process, or another rank, to stop. */
+  private isTold(): boolean {
+    return this.ranks ? this.ranks.team.any(this.signalled) : this.signalled;
   }
 
   /** Fresh weights, or the newest whole checkpoint. */
@@ -194,9 +225,9 @@ class Session {
           'lower learningRate or take --precision bf16, and start again',
       );
     }
-    this.metrics.rewind(saved.step);
-    this.board.rewind(saved.step);
-    removeCapturesAfter(this.captures, saved.step);
+    this.metrics?.rewind(saved.step);
+    this.board?.rewind(saved.step);
+    if (this.metrics) removeCapturesAfter(this.captures, saved.step);
     this.progress.note(
       `three bad steps in a row: back to the checkpoint of step ${saved.step}, skipping their data`,
     );
@@ -206,8 +237,8 @@ class Session {
     const { step } = this.trainer;
     const { loss, mtpAcceptance, nodesPerToken } = this.trainer.validate(this.data.validation());
     this.validated = { step, loss };
-    this.metrics.append({ step, validationLoss: loss, mtpAcceptance, nodesPerToken });
-    this.board.scalars(step, {
+    this.metrics?.append({ step, validationLoss: loss, mtpAcceptance, nodesPerToken });
+    this.board?.scalars(step, {
       'loss/validation': loss,
       ...perDepth('acceptance', mtpAcceptance),
       ...(nodesPerToken === undefined ? {} : { nodesPerToken }),
@@ -218,8 +249,8 @@ class Session {
     return loss;
   }
 
-  private save(): void {
-    saveState(this.checkpoints, this.trainer, this.data.state(), this.config.keepCheckpoints);
+  private async save(): Promise<void> {
+    await saveState(this.checkpoints, this.trainer, this.data.state(), this.config.keepCheckpoints);
     this.savedStep = this.trainer.step;
   }
 
@@ -236,14 +267,14 @@ class Session {
     const { step, loss, mtpLoss, balanceLoss, gradientNorm, learningRate, loadViolation } = result;
     const maxLoadViolation = Math.max(0, ...loadViolation);
     const values = { loss, balanceLoss, gradientNorm, learningRate, maxLoadViolation, tokensPerSecond };
-    this.metrics.append({
+    this.metrics?.append({
       step,
       ...values,
       loadViolation,
       mtpLoss,
       seconds: (performance.now() - this.started) / 1000,
     });
-    this.board.scalars(step, {
+    this.board?.scalars(step, {
       'loss/train': loss,
       ...perDepth('loss', mtpLoss),
       gradientNorm,
@@ -257,7 +288,8 @@ class Session {
     const { curve, trainer } = this;
     const recent = curve.slice(-10);
     const tokensPerSecond = median(this.speeds);
-    const peak = peakFlops(this.backend);
+    // Ranks that measure one after the other would each see a machine of their own.
+    const peak = this.ranks ? undefined : peakFlops(this.backend);
     const { total, active, mtp } = countParameters(this.run.model);
     return {
       out: this.run.out,

@@ -1,4 +1,6 @@
-import { type Batch, Transformer } from '../model/transformer.js';
+import type { Team } from '../expert/team.js';
+import type { ExpertExchange } from '../model/exchange.js';
+import { activationType, type Batch, Transformer } from '../model/transformer.js';
 import type { ModelConfig } from '../spec/model.js';
 import type { Recipe } from '../spec/precision.js';
 import type { Backend } from '../tensor/backend.js';
@@ -7,9 +9,10 @@ import { Pool } from '../tensor/pool.js';
 import { Tape } from '../tensor/tape.js';
 import { Tensor } from '../tensor/tensor.js';
 import { LoadBalancer, maximalViolation } from './balance.js';
-import { recipeOf, type TrainConfig } from './config.js';
-import { Optimizer } from './optimizer.js';
+import { recipeOf, type TrainConfig, tokensPerStep } from './config.js';
+import { Optimizer, type StepOptimizer } from './optimizer.js';
 import { biasUpdateSpeed, learningRate, mtpWeight } from './schedule.js';
+import { ShardedOptimizer } from './sharded-optimizer.js';
 import { sumOf, type Validation, ValidationSums } from './validation.js';
 
 /** What one optimizer step reports. */
@@ -33,7 +36,7 @@ export interface StepResult {
 /** Model, optimizer and load balancer: everything that one step changes. */
 export class Trainer {
   readonly model: Transformer;
-  readonly optimizer: Optimizer;
+  readonly optimizer: StepOptimizer;
   readonly pool: Pool;
   readonly recipe: Recipe;
   private readonly balancer: LoadBalancer;
@@ -44,15 +47,17 @@ export class Trainer {
     readonly config: TrainConfig,
     modelConfig: ModelConfig,
     private readonly backend: Backend,
+    /** The ranks that train the model together; this process alone without. */
+    readonly team?: Team,
   ) {
     this.recipe = recipeOf(config);
-    this.model = new Transformer(modelConfig, backend);
-    this.optimizer = new Optimizer(
-      backend,
-      this.model.parameters,
-      config,
-      this.recipe.moments === 'bf16' ? 'bf16' : 'f32',
-    );
+    this.model = new Transformer(modelConfig, backend, undefined, team?.experts);
+    this.model.exchange = team && this.openExchange(team, modelConfig);
+    const moments = this.recipe.moments === 'bf16' ? 'bf16' : 'f32';
+    const { parameters } = this.model;
+    this.optimizer = team
+      ? new ShardedOptimizer(backend, parameters, config, moments, team.world, team.replicas)
+      : new Optimizer(backend, parameters, config, moments);
     this.pool = new Pool(backend);
     this.balancer = new LoadBalancer(this.model.routers);
   }
@@ -76,6 +81,7 @@ export class Trainer {
       this.balancer.discard();
       return result;
     }
+    if (this.team) this.balancer.share((counts) => this.team!.sum(counts));
     this.optimizer.step(this.step, result.learningRate, gradients.norm);
     result.loadViolation = this.balancer
       .update(biasUpdateSpeed(this.config, this.step))
@@ -87,7 +93,7 @@ export class Trainer {
 
   /** What the model is worth on held-out batches. */
   validate(batches: readonly Batch[]): Validation {
-    const sums = new ValidationSums(this.model);
+    const sums = new ValidationSums(this.model, this.team);
     for (const batch of batches) {
       const tape = new Tape(this.backend, this.pool, false, sums.observer);
       const ctx = this.model.context(tape, this.recipe, batch, this.config.recompute);
@@ -97,20 +103,31 @@ export class Trainer {
     return sums.means();
   }
 
+  /** α, of this process's share of the sequences. */
+  private get balanceFactor(): number {
+    return this.config.balance.alpha / (this.team?.size ?? 1);
+  }
+
+  private openExchange(team: Team, model: ModelConfig): ExpertExchange {
+    const tokens = tokensPerStep(this.config) / this.config.microBatches / team.size;
+    return team.openExchange(model, this.backend, tokens, activationType(this.recipe));
+  }
+
   /** Forward and backward of one micro-batch, adding to the gradients. */
   private accumulate(batch: Batch, scale: number, observer?: Observer): { loss: number; mtpLoss: number[] } {
     const tape = new Tape(this.backend, this.pool, true, observer);
     try {
       const ctx = this.model.context(tape, this.recipe, batch, this.config.recompute);
-      const weights = { scale, mtp: mtpWeight(this.config, this.step), balance: this.config.balance.alpha };
+      const weights = { scale, mtp: mtpWeight(this.config, this.step), balance: this.balanceFactor };
       const losses = this.model.losses(ctx, batch, weights);
-      const mean = (values: Tensor, targets: Tensor) => {
+      const mean = (values: Tensor, targets: Tensor, counted?: number) => {
         const { sum, count } = sumOf(values, targets);
-        return (sum / Math.max(count, 1)) * scale;
+        return (sum / Math.max(counted ?? count, 1)) * scale;
       };
+      const { counted } = batch;
       const result = {
-        loss: mean(losses.main, batch.targets),
-        mtpLoss: losses.mtp.map((values, k) => mean(values, batch.mtpTargets[k]!)),
+        loss: mean(losses.main, batch.targets, counted?.main),
+        mtpLoss: losses.mtp.map((values, k) => mean(values, batch.mtpTargets[k]!, counted?.mtp[k])),
       };
       this.balancer.collect();
       tape.backward();
@@ -124,11 +141,20 @@ export class Trainer {
     const add = (pick: (s: { loss: number; mtpLoss: number[] }) => number) =>
       sums.reduce((a, s) => a + pick(s), 0);
     const routers = [...this.model.routers.values()];
+    const balance = routers.reduce((a, r) => a + r.balanceLoss.data[0]!, 0) / Math.max(routers.length, 1);
+    const mtp = sums[0]!.mtpLoss.map((_, k) => add((s) => s.mtpLoss[k]!));
+    const totals = Float64Array.of(
+      add((s) => s.loss),
+      balance / (this.team?.size ?? 1),
+      ...mtp,
+    );
+    this.team?.sum(totals);
+    const [loss, balanceLoss, ...mtpLoss] = totals as unknown as [number, number, ...number[]];
     return {
       step: this.step,
-      loss: add((s) => s.loss),
-      mtpLoss: sums[0]!.mtpLoss.map((_, k) => add((s) => s.mtpLoss[k]!)),
-      balanceLoss: routers.reduce((a, r) => a + r.balanceLoss.data[0]!, 0) / Math.max(routers.length, 1),
+      loss,
+      mtpLoss,
+      balanceLoss,
       gradientNorm: 0,
       learningRate: learningRate(this.config, this.step),
       loadViolation: [],

@@ -1,3 +1,4 @@
+import type { Team } from '../expert/team.js';
 import type { Context } from '../model/context.js';
 import { layerOf } from '../model/parameters.js';
 import type { Batch, Transformer } from '../model/transformer.js';
@@ -31,7 +32,11 @@ export class ValidationSums {
   private nodes = 0;
   private routedTokens = 0;
 
-  constructor(private readonly model: Transformer) {}
+  /** @param team ranks that each see a part of every batch */
+  constructor(
+    private readonly model: Transformer,
+    private readonly team?: Team,
+  ) {}
 
   /** To be given to the tape of each batch. */
   readonly observer: Observer = {
@@ -47,7 +52,8 @@ export class ValidationSums {
     const { model } = this;
     let hidden = model.forward(ctx, batch.inputs); // [T, D]
     const losses = model.mainLosses(ctx, hidden, batch.targets);
-    const { sum, count } = sumOf(losses, batch.targets);
+    const own = sumOf(losses, batch.targets);
+    const [sum, count] = this.total(own.sum, own.count) as unknown as [number, number];
     this.lossSum += sum / count;
     this.batches++;
     if (model.mtpDepth === 0) return;
@@ -59,11 +65,21 @@ export class ValidationSums {
   }
 
   means(): Validation {
+    const [nodes, tokens] = this.total(this.nodes, this.routedTokens) as unknown as [number, number];
     return {
       loss: this.lossSum / this.batches,
-      mtpAcceptance: this.drafted.map((count, k) => this.accepted[k]! / Math.max(count, 1)),
-      nodesPerToken: this.routedTokens > 0 ? this.nodes / this.routedTokens : undefined,
+      mtpAcceptance: this.drafted.map((count, k) => {
+        const [drafted, accepted] = this.total(count, this.accepted[k]!) as unknown as [number, number];
+        return accepted / Math.max(drafted, 1);
+      }),
+      nodesPerToken: tokens > 0 ? nodes / tokens : undefined,
     };
+  }
+
+  /** Sums over all processes. */
+  private total(...values: number[]): Float64Array {
+    const sums = Float64Array.from(values);
+    return this.team ? this.team.sum(sums) : sums;
   }
 
   /** Row i of module k drafts the token that row i + k of the main model predicts. */

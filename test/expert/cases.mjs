@@ -140,6 +140,16 @@ export const cases = {
       expected: await expectedTraffic(layout, channel, t.rank, options),
     };
   },
+
+  /** Trains on batches of random tokens that all ranks share out; losses of all steps. */
+  async train(t, options) {
+    const { trainerOver, randomBatches } = await import('./training.mjs');
+    const trainer = await trainerOver(t, options);
+    const part = { index: t.rank, of: t.placement.size };
+    const batches = await randomBatches(trainer.model.config, options, part);
+    const steps = range(options.steps).map((i) => trainer.trainStep(batches(i)));
+    return { losses: steps.map((s) => s.loss), norms: steps.map((s) => s.gradientNorm), last: steps.at(-1) };
+  },
 };
 
 // ---- Means of the cases ---------------------------------------------------------------------------------------------

@@ -271,7 +271,6 @@ export interface Kernels {
     places: Data,
   ): void;
 
-  /** `weight` is what storeWeight gave. */
   /** Weights are what storeWeight gave. `sizes`: heads, nope, rope, v, latent. */
   attentionBlock(
     x: Data,

@@ -73,6 +73,10 @@ export function loadMpiAddon(): MpiAddon {
   }
 }
 
+/** This process's rank of that job, before MPI is started. */
+export const launchedRank = (environment: NodeJS.ProcessEnv = process.env): number =>
+  Number(environment.OMPI_COMM_WORLD_RANK ?? environment.PMI_RANK ?? environment.SLURM_PROCID ?? 0);
+
 /** Ranks of the job that started this process, by what Open MPI, MPICH or Slurm put into the environment; 1 without any. */
 export function launchedRanks(environment: NodeJS.ProcessEnv = process.env): number {
   const text =

@@ -1,4 +1,4 @@
-import { UserError } from '../../errors.js';
+import { ReportedError, UserError } from '../../errors.js';
 import { loadMpiAddon, type MpiAddon } from './addon.js';
 import {
   COUNTERS,
@@ -27,7 +27,12 @@ export function openMpi(options: MpiOptions = {}): MpiTransport {
   const { rank, size, hosts, library } = named(() => addon.start());
   if (options.silenceSeconds !== undefined) addon.setSilenceLimit(options.silenceSeconds);
   const perNode = options.perNode ?? ranksPerHost(hosts);
-  checkNodes(hosts, perNode);
+  try {
+    checkNodes(hosts, perNode);
+  } catch (error) {
+    addon.finish();
+    throw rank === 0 ? error : new ReportedError((error as Error).message);
+  }
   return new MpiTransport(addon, rank, { size, perNode, hosts }, library);
 }
 

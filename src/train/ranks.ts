@@ -1,0 +1,173 @@
+import fs from 'node:fs';
+import { availableParallelism } from 'node:os';
+import path from 'node:path';
+import { selectBackend } from '../backend/select.js';
+import { UsageError, UserError } from '../errors.js';
+import { Team, type TeamSettings } from '../expert/team.js';
+import { Traffic } from '../expert/traffic.js';
+import { type MpiTransport, openMpi } from '../expert/transport/mpi.js';
+import { nodesOf, type Transport } from '../expert/transport/transport.js';
+import { parseWire, wireName } from '../expert/wire/format.js';
+import { SILENT_UI, type Ui } from '../report/ui.js';
+import { TrainingData } from './data.js';
+import { type TrainResult, trainRun } from './run.js';
+import { beginRun, planRun, type RunFile, type RunOptions } from './run-file.js';
+import { listStates } from './state.js';
+
+/** What training over ranks is asked for beside `RunOptions`. */
+export interface RankOptions {
+  /** Ranks that the experts of a layer are spread over; all by default. */
+  expertParallel?: number;
+  /** Nodes that a token may go to. */
+  nodesLimit?: number;
+  /** DISPATCH:COMBINE, `bf16:bf16` by default, `fp32:fp32` in FP32. */
+  wire?: string;
+  /** Ranks that share memory; all of a host by default. */
+  ranksPerNode?: number;
+  /** Checksums on messages between nodes. */
+  checksums?: boolean;
+  /** Steps between comparisons of what ranks hold in common; 50 by default, 0 for none. */
+  digestEvery?: number;
+  /** Seconds of silence after which a rank is taken for lost; 15 by default. */
+  lostAfter?: number;
+}
+
+/** What a run over ranks reports beside `TrainResult`. */
+export interface RankedResult extends TrainResult {
+  ranks: {
+    size: number;
+    nodes: number;
+    expertParallel: number;
+    wire: string;
+    library: string;
+    /** Sums over all ranks and steps of this process. */
+    traffic: Traffic;
+  };
+}
+
+/** Starts MPI for this rank. @throws UserError */
+export function openRanks({ ranksPerNode, lostAfter }: RankOptions): MpiTransport {
+  return openMpi({ perNode: ranksPerNode, silenceSeconds: lostAfter });
+}
+
+/**
+ * Trains over the ranks of an MPI job; collective.
+ * @returns on every rank; rank 0's is the one to show
+ * @throws on rank 0 UserError or UsageError, on others ReportedError
+ */
+export async function trainOnRanks(
+  transport: MpiTransport,
+  options: RunOptions & RankOptions,
+  ui: Ui,
+): Promise<RankedResult> {
+  const { placement } = transport;
+  // Messages between ranks need a team, whose shape needs the model: until it is known, experts lie anyhow.
+  const alone = { expertParallel: 1, wire: parseWire('fp32') };
+  const provisional = new Team(transport, alone, { n_routed_experts: 1 });
+  const { settings, full } = await provisional.together(() => settingsOf(transport, options));
+  const { run, team } = await openTogether(provisional, full, settings);
+  const backend = selectBackend(options.backend ?? 'auto', options.threads ?? threadsOfRank(transport));
+  const own = team.leads ? ui : SILENT_UI;
+  const part = { index: team.rank, of: team.size };
+  const data = await team.leadFirst(() => TrainingData.open(run, own, part));
+  const digestEvery = options.digestEvery ?? 50;
+  const result = await trainRun(run, backend, data, own, full, { team, digestEvery });
+  const traffic = sumTraffic(team);
+  const nodes = nodesOf(placement);
+  const { library } = transport;
+  const { expertParallel, wire } = settings;
+  return {
+    ...result,
+    ranks: {
+      size: team.size,
+      nodes,
+      expertParallel,
+      wire: wireName(wire),
+      library: library.split(',')[0]!,
+      traffic,
+    },
+  };
+}
+
+function settingsOf(
+  transport: Transport,
+  options: RunOptions & RankOptions,
+): { settings: TeamSettings; full: RunOptions & RankOptions } {
+  if (options.capture || options.captureEvery !== undefined) {
+    throw new UsageError(
+      '--capture works with one process only, as no rank sees whole tensors; leave it out',
+    );
+  }
+  const expertParallel = options.expertParallel ?? transport.placement.size;
+  const wire = parseWire(options.wire ?? (options.precision === 'fp32' ? 'fp32' : 'bf16'));
+  const settings = { expertParallel, wire, checksums: options.checksums };
+  return { settings, full: { ...options, ...routingOf(transport, options, expertParallel) } };
+}
+
+/** One group of experts for each node, where tokens are limited to some of them. */
+function routingOf(
+  { placement }: Transport,
+  { nodesLimit }: RankOptions,
+  expertParallel: number,
+): Pick<RunOptions, 'routing'> {
+  if (nodesLimit === undefined) return {};
+  const nodes = Math.max(1, expertParallel / placement.perNode);
+  if (nodesLimit > nodes) {
+    throw new UsageError(`--nodes-limit ${nodesLimit} exceeds the ${nodes} nodes that the experts are on`);
+  }
+  return { routing: { groups: nodes, groupsPerToken: nodesLimit } };
+}
+
+/** Opens the run on all ranks, which must agree on it. */
+async function openTogether(
+  provisional: Team,
+  options: RunOptions,
+  settings: TeamSettings,
+): Promise<{ run: RunFile; team: Team }> {
+  const { transport } = provisional;
+  const { run, json } = await provisional.together(() => planRun(options));
+  await provisional.together(() => checkBatch(run, transport.placement.size));
+  await provisional.agreeOn(
+    'the training configuration',
+    JSON.stringify([run.config, run.source, options.resume]),
+  );
+  const team = await provisional.together(() => new Team(transport, settings, run.model));
+  await team.together(() => team.leads && json !== undefined && beginRun(run, json));
+  await team.together(() => {
+    if (fs.existsSync(path.join(run.out, 'run.json'))) return;
+    throw new UserError(`${run.out} is not there: --out must be a folder that all hosts share`);
+  });
+  if (options.resume) await team.agreeOn('the newest checkpoint', newestCheckpoint(run.out));
+  return { run, team };
+}
+
+function checkBatch({ config }: RunFile, ranks: number): void {
+  const sequences = config.batchSequences / config.microBatches;
+  if (sequences % ranks === 0) return;
+  throw new UserError(
+    `${ranks} ranks do not divide the ${sequences} sequences of a micro-batch (batchSequences ${config.batchSequences} / microBatches ` +
+      `${config.microBatches}); take a number of ranks that does, or another batchSequences`,
+  );
+}
+
+/** Content of the newest checkpoint's description, which holds the checksums of its files; empty without one. */
+function newestCheckpoint(out: string): string {
+  const [newest] = listStates(path.join(out, 'checkpoints'));
+  return newest ? `${newest.step} ${fs.readFileSync(path.join(newest.folder, 'state.json'), 'utf8')}` : '';
+}
+
+/** The CPUs of a host shared out among its ranks. */
+export function threadsOfRank({ placement, rank }: Transport): number {
+  const neighbours = placement.hosts.filter((host) => host === placement.hosts[rank]).length;
+  return Math.max(1, Math.floor(availableParallelism() / neighbours));
+}
+
+function sumTraffic(team: Team): Traffic {
+  const names = Object.keys(new Traffic()) as (keyof Traffic)[];
+  const numbers = names.filter((name) => typeof new Traffic()[name] === 'number');
+  const all = team.takeTraffic();
+  const sums = team.sum(
+    Float64Array.from(numbers, (name) => all.reduce((n, t) => n + (t[name] as number), 0)),
+  );
+  return Object.assign(new Traffic(), Object.fromEntries(numbers.map((name, i) => [name, sums[i]])));
+}

@@ -1,0 +1,61 @@
+import { describe, expect, it } from 'vitest';
+import { noMpi, onMpi, onThreads, type RankOptions } from './ranks.js';
+// @ts-expect-error plain JavaScript, as ranks run it
+import { randomBatches, trainerOver } from './training.mjs';
+
+interface Curve {
+  losses: number[];
+  norms: number[];
+}
+
+const STEPS = 50;
+const BASE = { steps: STEPS, precision: 'fp32' };
+
+/** The same run in one process. */
+async function alone(options: object): Promise<Curve> {
+  const trainer = await trainerOver(undefined, options);
+  const batches = await randomBatches(trainer.model.config, options, undefined);
+  const steps = Array.from({ length: STEPS }, (_, i) => trainer.trainStep(batches(i)));
+  return {
+    losses: steps.map((s: { loss: number }) => s.loss),
+    norms: steps.map((s: { gradientNorm: number }) => s.gradientNorm),
+  };
+}
+
+const largestDifference = (a: number[], b: number[]): number =>
+  Math.max(...a.map((value, i) => Math.abs(value - b[i]!) / Math.abs(value)));
+
+describe('training over ranks', () => {
+  it.each<{ name: string; ranks: number; options: RankOptions }>([
+    { name: 'four ranks on one node', ranks: 4, options: { perNode: 4 } },
+    { name: 'two nodes of two', ranks: 4, options: { perNode: 2 } },
+    { name: 'two replicas of two nodes', ranks: 4, options: { perNode: 1, group: 2 } },
+    {
+      name: 'data parallel only, two micro-batches',
+      ranks: 2,
+      options: { perNode: 2, group: 1, microBatches: 2 },
+    },
+  ])('in FP32 equals one process: $name', async ({ ranks, options }) => {
+    const one = await alone({ ...BASE, ...options, group: undefined });
+    const many = (await onThreads(ranks, 'train', { ...BASE, ...options })) as Curve[];
+    expect(one.losses.at(-1)).toBeLessThan(0.8 * one.losses[0]!);
+    // FP32 sums in another order, over 50 steps.
+    for (const { losses } of many) expect(largestDifference(one.losses, losses)).toBeLessThan(1e-5);
+    expect(largestDifference(one.norms, many[0]!.norms)).toBeLessThan(1e-3);
+  });
+
+  it.skipIf(noMpi)(`over MPI equals one process ${noMpi ?? ''}`, async () => {
+    const one = await alone(BASE);
+    const many = (await onMpi(4, 'train', { ...BASE, perNode: 2 })) as Curve[];
+    for (const { losses } of many) expect(largestDifference(one.losses, losses)).toBeLessThan(1e-5);
+  });
+
+  it('with FP8 there and LogFMT-10 back learns as well', async () => {
+    const options = { steps: STEPS, precision: 'fp8', perNode: 1, wire: 'fp8:logfmt10' };
+    const one = await alone(options);
+    const many = (await onThreads(2, 'train', options)) as Curve[];
+    // Within what the formats themselves do to a loss of this size; see the study of FP8.
+    expect(Math.abs(many[0]!.losses.at(-1)! / one.losses.at(-1)! - 1)).toBeLessThan(0.05);
+    expect(many[0]!.losses).toEqual(many[1]!.losses);
+  });
+});
