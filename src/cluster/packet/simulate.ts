@@ -85,6 +85,11 @@ export function preparePackets(network: Network, scenario: Scenario, workloads: 
   const { routing, packet: spec } = scenario;
   const broken = brokenBy(network, scenario.faults);
   const transfers = workloads.flatMap((workload) => workload.transfers);
+  if (transfers.some(({ tree }) => tree)) {
+    throw new UserError(
+      'field workload.inFabric: switches of the packet engine copy and sum nothing; set it to false, or take the flow engine',
+    );
+  }
   const journeys = planJourneys(network, routing, broken, transfers);
   const routes = new SwitchRoutes(network, broken);
   const ranks = channelRanks(network);
