@@ -236,8 +236,8 @@ class PacketRun {
   /** A free port sends what may go, the most urgent first. */
   private serve(channel: number): void {
     const { ports, arbiter } = this;
-    let sent = false;
-    for (let k = 0; k < this.priorities && !sent; k++) {
+    let sent = this.priorities === 1 && this.servePriority(channel, 0);
+    for (let k = 0; this.priorities > 1 && k < this.priorities && !sent; k++) {
       const priority = arbiter ? arbiter.order(channel, k) : k;
       sent = this.servePriority(channel, priority);
     }

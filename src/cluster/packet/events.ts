@@ -47,6 +47,8 @@ export class EventQueue {
   private nowFirst = -1;
   private nowLast = -1;
   private readonly late = new LateEvents();
+  /** The slot of its first, counted from time 0. */
+  private lateTick = Infinity;
 
   /**
    * @param reserved records 0..reserved-1 that the caller keeps for ever
@@ -103,9 +105,14 @@ export class EventQueue {
       return;
     }
     const distance = Math.floor(time * this.perWidth) - this.tick;
-    if (distance > this.mask) this.late.push(id, time);
+    if (distance > this.mask) this.pushLate(id, time);
     else if (distance > 0) this.append(id, (this.slot + distance) & this.mask);
     else this.insert(id, time);
+  }
+
+  private pushLate(id: number, time: number): void {
+    this.late.push(id, time);
+    this.lateTick = Math.floor(this.late.nextTime * this.perWidth);
   }
 
   private pushNow(id: number): void {
@@ -163,18 +170,19 @@ export class EventQueue {
   private turn(): boolean {
     const next = this.nextSlot();
     const distance = next < 0 ? Infinity : (next - this.slot) & this.mask;
-    const tick = Math.min(this.tick + distance, Math.floor(this.late.nextTime * this.perWidth));
+    const tick = Math.min(this.tick + distance, this.lateTick);
     if (tick === Infinity) return false;
     this.slot = (this.slot + ((tick - this.tick) % (this.mask + 1))) & this.mask;
     this.tick = tick;
-    while (Math.floor(this.late.nextTime * this.perWidth) - tick <= this.mask) this.fetchLate();
+    while (this.lateTick - tick <= this.mask) this.fetchLate();
     this.open();
     return true;
   }
 
   private fetchLate(): void {
-    const distance = Math.floor(this.late.nextTime * this.perWidth) - this.tick;
-    this.append(this.late.pop(), (this.slot + distance) & this.mask);
+    const slot = (this.slot + this.lateTick - this.tick) & this.mask;
+    this.append(this.late.pop(), slot);
+    this.lateTick = Math.floor(this.late.nextTime * this.perWidth);
   }
 
   /** Takes the slot's events and sorts them where they are not. */

@@ -247,6 +247,8 @@ export class Ports {
   /** Credits come in order: one that would be earlier than those before comes with them. */
   private giveBack(channel: number, at: number, bytes: number, earliest: number): void {
     const { lanes, queue } = this;
+    // Those that are back are taken in first, so that few records are in use.
+    this.absorb(at);
     const id = queue.take();
     const last = lanes[at + RETURN_LAST]!;
     const time = last < 0 ? earliest : Math.max(earliest, queue.doubles[last * DOUBLES]!);

@@ -5,12 +5,11 @@ import { type EventQueue, POSITION, STRIDE } from './events.js';
 import { DETOUR, targetOf } from './journeys.js';
 import { FREE, PORT, PORT_INTS, type Ports, QUEUED } from './ports.js';
 
-/** Lists of channels that lead closer to a switch, made when they are asked for. */
+/** Lists of channels that lead closer to a switch, made when they are asked for; alike ones are one. */
 class Choices {
-  /** By target: [V] where the channels are listed, 0 where that is not known yet. */
-  private readonly tables = new Map<number, Int32Array>();
-  private lastTarget = -1;
-  private lastTable: Int32Array = new Int32Array(0);
+  /** [V] by target, [V] by place: where the channels are listed, 0 where that is not known yet; undefined where nobody asked. */
+  private readonly tables: (Int32Array | undefined)[];
+  private readonly known = new Map<string, number>();
   /** Lists of channels, each after its length. */
   lists = new Int32Array(4096);
   private used = 1;
@@ -18,38 +17,36 @@ class Choices {
   constructor(
     private readonly network: Network,
     private readonly routes: SwitchRoutes,
-  ) {}
+  ) {
+    this.tables = new Array(network.vertexCount).fill(undefined);
+  }
 
   /** @returns where the channels that lead from `at` closer to `target` are listed, after their number */
   closer(at: number, target: number): number {
-    const table = target === this.lastTarget ? this.lastTable : this.tableOf(target);
-    const known = table[at]!;
-    return known > 0 ? known : this.list(table, at, target);
+    const list = this.tables[target]?.[at];
+    return list ? list : this.find(at, target);
   }
 
-  private tableOf(target: number): Int32Array {
-    let table = this.tables.get(target);
-    if (!table) {
-      table = new Int32Array(this.network.vertexCount);
-      this.tables.set(target, table);
-    }
-    this.lastTarget = target;
-    this.lastTable = table;
-    return table;
-  }
-
-  private list(table: Int32Array, at: number, target: number): number {
+  private find(at: number, target: number): number {
+    const table = this.tables[target] ?? new Int32Array(this.network.vertexCount);
+    this.tables[target] = table;
     const channels = this.routes.closer(at, target);
+    const key = channels.join();
+    table[at] = this.known.get(key) ?? this.add(channels);
+    this.known.set(key, table[at]);
+    return table[at];
+  }
+
+  private add(channels: Int32Array): number {
     const begin = this.used;
-    while (begin + channels.length >= this.lists.length) {
+    this.used += channels.length + 1;
+    while (this.used > this.lists.length) {
       const larger = new Int32Array(2 * this.lists.length);
       larger.set(this.lists);
       this.lists = larger;
     }
     this.lists[begin] = channels.length;
     this.lists.set(channels, begin + 1);
-    this.used += channels.length + 1;
-    table[at] = begin;
     return begin;
   }
 }
