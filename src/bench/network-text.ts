@@ -1,10 +1,20 @@
 import { table } from '../report/table.js';
 import { bytes, count, duration } from '../report/units.js';
 import type { NetworkReport } from './network.js';
+import type { PacketCase } from './packets.js';
 
 /** The report for a terminal. */
-export function networkText({ cases }: NetworkReport): string {
-  const right = (title: string) => ({ title, align: 'right' as const });
+export function networkText({ cases, packets }: NetworkReport): string {
+  const tables = [
+    ...(cases.length > 0 ? [flowTable(cases)] : []),
+    ...(packets.length > 0 ? [packetTable(packets)] : []),
+  ];
+  return tables.join('\n\n');
+}
+
+const right = (title: string) => ({ title, align: 'right' as const });
+
+function flowTable(cases: NetworkReport['cases']): string {
   const titles = ['flows', 'changes', 'routing', 'run', 'target', 'SimGrid', 'memory'];
   const rows = cases.map((one) => [
     one.name,
@@ -17,4 +27,24 @@ export function networkText({ cases }: NetworkReport): string {
     bytes(one.residentBytes),
   ]);
   return table([{ title: 'all-to-all, processor time' }, ...titles.map(right)], rows);
+}
+
+/** At least this many times htsim's events per second. */
+const TARGET = 1.5;
+
+function packetTable(cases: readonly PacketCase[]): string {
+  const titles = ['cables crossed', 'a second', 'first run', 'of htsim', 'in flight', 'bytes a packet'];
+  const rows = cases.map((one) => {
+    const ratio = one.hopsPerSecond / one.htsimPerSecond;
+    return [
+      one.name,
+      count(one.hops),
+      count(one.hopsPerSecond),
+      count(one.firstHopsPerSecond),
+      `${ratio >= TARGET ? 'met' : 'MISSED'} ${ratio.toFixed(1)}`,
+      count(one.mostInFlight),
+      one.bytesPerPacket.toFixed(0),
+    ];
+  });
+  return table([{ title: 'packets, processor time' }, ...titles.map(right)], rows);
 }

@@ -1,10 +1,11 @@
-/** The flow engine's speed: processor time of all-to-alls on fat-trees, every flow its own unless folded. */
+/** The flow engine's speed: processor time of all-to-alls on fat-trees, every flow its own unless folded. Packets: packets.ts. */
 
 import { buildNetwork } from '../cluster/build.js';
 import { runFlows } from '../cluster/flow-engine.js';
 import { placesOf, routeAll, simulate, workloadOf } from '../cluster/simulate.js';
 import type { Ui } from '../report/ui.js';
 import { parseScenario, type ScenarioInput } from '../spec/scenario.js';
+import { benchPackets, type PacketCase } from './packets.js';
 
 export interface NetworkCase {
   name: string;
@@ -24,6 +25,7 @@ export interface NetworkCase {
 
 export interface NetworkReport {
   cases: NetworkCase[];
+  packets: PacketCase[];
 }
 
 interface Plan {
@@ -88,7 +90,7 @@ export function benchNetwork(
     return measured;
   });
   progress.end();
-  return { cases };
+  return { cases, packets: benchPackets({ only }, ui) };
 }
 
 const processorSeconds = (): number => process.cpuUsage().user / 1e6;

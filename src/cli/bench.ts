@@ -127,7 +127,9 @@ function addInferBench(bench: Command): void {
 function addNetworkBench(bench: Command): void {
   const command = bench
     .command('network')
-    .description('measure the flow engine on all-to-alls, beside what SimGrid took')
+    .description(
+      'measure the flow engine on all-to-alls and the packet engine, beside what SimGrid and htsim took',
+    )
     .option('--only <text>', 'only cases whose name contains this')
     .option('--long', 'also the cases that take a minute')
     .option('--out <file>', 'where the results go as JSON (default: bench/results/network.json)');

@@ -60,12 +60,19 @@ async function simulatePacketwise(
   scenario: Scenario,
   flags: SimulateFlags,
 ): Promise<Outcome> {
-  if (flags.fold || flags.resolution !== undefined || flags.heat !== undefined)
-    throw new UsageError('--fold, --resolution and --heat are for --engine flow; leave them out');
+  const { fold, resolution, heat } = flags;
+  if (fold || resolution !== undefined)
+    throw new UsageError('--fold and --resolution are for --engine flow; leave them out');
   const { simulatePackets } = await import('../cluster/packet/simulate.js');
+  const { heatOf } = await import('../cluster/drawing.js');
+  let tables: ReturnType<typeof heatOf> = [];
   const progress = session.progress(scenario.name);
-  const result = simulatePackets(scenario, { progress: (done, total) => progress.update({ done, total }) });
+  const result = simulatePackets(scenario, {
+    progress: (done, total) => progress.update({ done, total }),
+    ...(heat === undefined ? {} : { uses: (network, shares) => (tables = heatOf(network, shares)) }),
+  });
   progress.end();
+  if (heat !== undefined) await drawHeat(heat, scenario.name, tables);
   return { json: result, text: text.simulatedPackets(scenario, result) };
 }
 
@@ -92,11 +99,17 @@ export async function simulateOne(
     ...(heat === undefined ? {} : { uses: (network, shares) => (tables = heatOf(network, shares)) }),
   });
   progress.end();
-  if (heat !== undefined) {
-    const { heatSvg } = await import('../report/heat-svg.js');
-    await writeText(heat, heatSvg(`${scenario.name}: how busy links were`, tables));
-  }
+  if (heat !== undefined) await drawHeat(heat, scenario.name, tables);
   return result;
+}
+
+async function drawHeat(
+  file: string,
+  name: string,
+  tables: ReturnType<typeof import('../cluster/drawing.js').heatOf>,
+): Promise<void> {
+  const { heatSvg } = await import('../report/heat-svg.js');
+  await writeText(file, heatSvg(`${name}: how busy links were`, tables));
 }
 
 /** `fathom network failures`. */

@@ -98,7 +98,7 @@ describe('fathom network', () => {
       cases: object[];
     };
     expect(cases).toMatchObject([{ name: '256 NICs, equal sizes', flows: 256 * 255 }]);
-    expect(JSON.parse(readFileSync(out, 'utf8'))).toEqual({ cases });
+    expect(JSON.parse(readFileSync(out, 'utf8'))).toEqual({ cases, packets: [] });
   });
 
   it('names what is wrong in one line', async () => {

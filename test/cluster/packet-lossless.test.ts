@@ -277,6 +277,6 @@ describe('what does not fit is told', () => {
     expect(() => run({}, { kind: 'flows', flows: circle })).toThrow(/transfer 0 of 2 flows.* never begins/);
     expect(() => simulatePackets(parse({ network: star }))).toThrow(/no workload/);
     const inFabric: TrafficInput = { kind: 'ep-dispatch', tokens: 8, experts: 8, inFabric: true };
-    expect(() => run({}, inFabric)).toThrow(/inFabric.* take the flow engine/);
+    expect(() => run({}, inFabric)).toThrow(/inFabric.* run flows/);
   });
 });

@@ -10,6 +10,7 @@ import {
   placesOf,
   type SimulationOptions,
   type SimulationResult,
+  sharesOf,
   transferName,
   workloadOf,
 } from '../simulate.js';
@@ -38,7 +39,7 @@ export interface PacketResult extends SimulationResult {
  */
 export function simulatePackets(
   scenario: Scenario,
-  { network: given, progress }: Pick<SimulationOptions, 'network' | 'progress'> = {},
+  { network: given, progress, uses }: Pick<SimulationOptions, 'network' | 'progress' | 'uses'> = {},
 ): PacketResult {
   if (!scenario.workload)
     throw new UserError(`${scenario.name} has no workload; add a list of traffic under "workload"`);
@@ -52,6 +53,7 @@ export function simulatePackets(
     ...(progress ? { progress: (done: number) => progress(done, flows.count) } : {}),
   });
   const { stats, seconds, events, passed } = times;
+  uses?.(network, sharesOf(network, passed, seconds));
   return {
     name: scenario.name,
     endpoints: network.endpoints.length,
@@ -85,11 +87,6 @@ export function preparePackets(network: Network, scenario: Scenario, workloads: 
   const { routing, packet: spec } = scenario;
   const broken = brokenBy(network, scenario.faults);
   const transfers = workloads.flatMap((workload) => workload.transfers);
-  if (transfers.some(({ tree }) => tree)) {
-    throw new UserError(
-      'field workload.inFabric: switches of the packet engine copy and sum nothing; set it to false, or take the flow engine',
-    );
-  }
   const journeys = planJourneys(network, routing, broken, transfers);
   const routes = new SwitchRoutes(network, broken);
   const ranks = channelRanks(network);
