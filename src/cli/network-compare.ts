@@ -67,13 +67,14 @@ async function writeFigures(folder: string, reproductions: readonly (Reproductio
   const written: string[] = [];
   for (const reproduction of reproductions) {
     if (!('series' in reproduction)) continue;
-    const { title, xLabel, yLabel, series } = reproduction;
+    const { title, xLabel, yLabel, xText, yText, series } = reproduction;
     const file = join(folder, `${reproduction.source.toLowerCase().replaceAll(' ', '-')}.svg`);
     const curves = series.map(({ name, points }) => ({
       name,
       points: [...points].sort((a, b) => a.x - b.x),
     }));
-    await writeText(file, lineSvg({ title, xLabel, yLabel, curves }));
+    const texts = { ...(xText ? { xText } : {}), ...(yText ? { yText } : {}) };
+    await writeText(file, lineSvg({ title, xLabel, yLabel, ...texts, curves }));
     written.push(file);
   }
   const json = join(folder, 'network.json');

@@ -7,6 +7,7 @@ export interface DragonflyShape {
   a: number;
   h: number;
   groups?: number | undefined;
+  unbalanced?: boolean | undefined;
   radix: number;
 }
 
@@ -36,11 +37,17 @@ export function wireDragonfly(wiring: Wiring, shape: DragonflyShape): Int32Array
   return Int32Array.from({ length: switches.length * p }, (_, i) => switches[Math.floor(i / p)]!);
 }
 
-function checkShape({ p, a, h, radix }: DragonflyShape, groups: number): void {
+function checkShape({ p, a, h, radix, unbalanced = false }: DragonflyShape, groups: number): void {
   const ports = p + a - 1 + h;
   if (ports > radix) {
     throw new UserError(
       `field topology: p + a - 1 + h = ${ports} ports a switch, and it has ${radix}; balanced is a = 2p = 2h, here p = h = ${Math.floor((radix + 1) / 4)}`,
+    );
+  }
+  if (!unbalanced && (a !== 2 * p || a !== 2 * h)) {
+    const near = Math.max(1, Math.round(a / 2));
+    throw new UserError(
+      `field topology: p = ${p}, a = ${a}, h = ${h} is not balanced, which is a = 2p = 2h; the nearest is p = ${near}, a = ${2 * near}, h = ${near}, or set "unbalanced": true`,
     );
   }
   if (groups > a * h + 1) {

@@ -137,7 +137,7 @@ function divides(name: string, divisor: number, what: string, value: number): vo
   if (value % divisor === 0) return;
   const below = value - (value % divisor);
   throw new UserError(
-    `field topology.${name}: ${divisor} ${name} do not divide ${value} ${what}; the nearest are ${below || divisor} and ${below + divisor}`,
+    `field topology.${name}: ${divisor} ${name} do not divide ${value} ${what}; the nearest numbers of ${what} are ${below || divisor} and ${below + divisor}`,
   );
 }
 

@@ -15,9 +15,13 @@ export function leafPorts({ radix, oversubscription }: FatTreeShape): { down: nu
       `field topology.radix: ${radix} is odd, and half the ports go up; give ${radix - 1} or ${radix + 1}`,
     );
   }
-  const up = radix / (1 + oversubscription);
-  if (Number.isInteger(up)) return { down: radix - up, up };
-  const nearest = [Math.floor(up), Math.ceil(up)].map((ports) => (radix - ports) / Math.max(1, ports));
+  const ports = radix / (1 + oversubscription);
+  // Ratios such as 46/18 have no short decimals: four digits are enough.
+  const up = Math.round(ports);
+  if (up > 0 && Math.abs(ports - up) < 1e-3) return { down: radix - up, up };
+  const nearest = [Math.floor(ports), Math.ceil(ports)].map((some) =>
+    Number(((radix - some) / Math.max(1, some)).toFixed(4)),
+  );
   throw new UserError(
     `field topology.oversubscription: ${oversubscription} splits ${radix} ports unevenly; the nearest are ${nearest.join(' and ')}`,
   );

@@ -196,9 +196,28 @@ class FlowRun {
         `${name} never ends: a link on its way has no capacity left; give it a rate or repair it`,
       );
     }
-    return new UserError(
-      `${name} never begins: ${this.waiting[flow]} flows that it waits for wait for it in turn, or never end`,
-    );
+    return new UserError(`${name} never begins: ${this.chain(flow)}`);
+  }
+
+  /** What a flow waits for, and that in turn, until the circle closes. */
+  private chain(flow: number): string {
+    const { offsets, flows } = this.flows.after!;
+    const name = (one: number) => this.options.nameOf?.(one) ?? `flow ${one}`;
+    const seen = [flow];
+    for (;;) {
+      const last = seen.at(-1)!;
+      const before = flows.subarray(offsets[last]!, offsets[last + 1]!);
+      const next = before.find((one) => Number.isNaN(this.end[one]!))!;
+      const waits = seen
+        .slice(1)
+        .map((one) => `${name(one)}, which waits for `)
+        .join('');
+      if (seen.includes(next))
+        return `it waits for ${waits}${name(next)} in turn; break the circle of "after"`;
+      if (!Number.isNaN(this.begin[next]!)) return `it waits for ${waits}${name(next)}, which never ends`;
+      if (seen.length === 8) return `it waits for ${waits}${name(next)}, and so on`;
+      seen.push(next);
+    }
   }
 }
 

@@ -106,7 +106,9 @@ export class Router {
       if (!this.broken.vertices.has(endpoints[index]!)) return endpoints[index]!;
       throw new UserError(`endpoint ${index} is broken; take it out of the workload or repair it`);
     }
-    throw new UserError(`there is no endpoint ${index}; the ${endpoints.length} are numbered from 0`);
+    throw new UserError(
+      `there is no endpoint ${index}; the ${endpoints.length} are numbered from 0, so the last is ${endpoints.length - 1}`,
+    );
   }
 
   private overNvlink(way: Way, from: number, to: number): void {

@@ -29,6 +29,19 @@ export function nearestOrders(q: number): number[] {
   return [below, above];
 }
 
+/** The largest order whose switches have so many ports, or fewer endpoints of the same. */
+function slimFlyRemedy(q: number, radix: number): string {
+  let fits = q;
+  while (
+    fits > 3 &&
+    !(isSlimFlyOrder(fits) && slimFlyDegree(fits) + slimFlyEndpoints({ q: fits, radix }) <= radix)
+  ) {
+    fits--;
+  }
+  const left = radix - slimFlyDegree(q);
+  return `the largest order that fits is ${fits}${left > 0 ? `, or give ${left} endpoints a switch` : ''}`;
+}
+
 /**
  * The McKay-Miller-Širáň graph of diameter two: switches (0, x, y) and (1, m, c) over GF(q); (0, x, y) ~ (0, x, y') where
  * y - y' is in X, (1, m, c) ~ (1, m, c') where c - c' is in X', (0, x, y) ~ (1, m, c) where y = mx + c.
@@ -45,7 +58,7 @@ export function wireSlimFly(wiring: Wiring, shape: SlimFlyShape): Int32Array {
   const ports = slimFlyDegree(q) + perSwitch;
   if (ports > radix) {
     throw new UserError(
-      `field topology.q: order ${q} with ${perSwitch} endpoints a switch needs ${ports} ports, and a switch has ${radix}; give at most ${Math.max(0, radix - slimFlyDegree(q))} endpoints or a smaller q`,
+      `field topology.q: order ${q} with ${perSwitch} endpoints a switch needs ${ports} ports, and a switch has ${radix}; ${slimFlyRemedy(q, radix)}`,
     );
   }
   const switches = Array.from({ length: 2 * q * q }, (_, i) =>

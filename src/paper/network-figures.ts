@@ -1,5 +1,6 @@
 /** Table 5 and figures 5 to 8 of the paper's network section, from the flow engine. */
 import { simulate } from '../cluster/simulate.js';
+import { binaryBytes, si } from '../report/units.js';
 import type { NetworkInput } from '../spec/network.js';
 import { parseScenario, type RoutingSpec, type ScenarioInput, type TrafficInput } from '../spec/scenario.js';
 import { figure, type Reproduction } from './row.js';
@@ -20,6 +21,9 @@ export interface Series {
 export interface PlottedReproduction extends Reproduction {
   xLabel: string;
   yLabel: string;
+  /** How numbers on the axes are written, where they are logarithms. */
+  xText?: (value: number) => string;
+  yText?: (value: number) => string;
   series: Series[];
 }
 
@@ -54,6 +58,7 @@ export function table5(): Reproduction {
 }
 
 const GIB = 2 ** 30;
+const sizeText = (log2: number): string => binaryBytes(2 ** log2);
 const doubling = (from: number, to: number, factor = 2): number[] => {
   const sizes: number[] = [];
   for (let size = from; size <= to; size *= factor) sizes.push(size);
@@ -77,7 +82,8 @@ export function figure5(): PlottedReproduction {
   return {
     source: 'ISCA figure 5',
     title: 'All-to-all of 128 MiB to 16 GiB on MPFT and MRFT',
-    xLabel: 'log2 of bytes',
+    xLabel: 'size',
+    xText: sizeText,
     yLabel: 'bus bandwidth, GB/s',
     series,
     figures,
@@ -102,8 +108,10 @@ export function figure6(): PlottedReproduction {
   return {
     source: 'ISCA figure 6',
     title: 'All-to-all latency of 16 GPUs on MPFT and MRFT',
-    xLabel: 'log2 of bytes',
-    yLabel: 'log10 of microseconds',
+    xLabel: 'size',
+    xText: sizeText,
+    yLabel: 'time',
+    yText: (log10) => si(10 ** log10 / 1e6, 's'),
     series,
     figures: [figure('MPFT over MRFT, worst size', '', 1, worstRatio(times[0]!, times[1]!))],
     notes: ['the paper states ±1.5 %'],
@@ -126,10 +134,17 @@ const DEEPEP: readonly { gpus: number; dispatch: number | null; combine: number 
   { gpus: 128, dispatch: null, combine: null },
 ];
 
+/**
+ * What DeepEP gets out of NVLink's 200 GB/s, from its figures within one node, 153 and 158 GB/s [DeepEP README, normal kernels,
+ * EP 8]. Its test counts all tokens that a GPU ends up with, and one in eight was there before.
+ */
+const DEEPEP_NVLINK_GBPS = { 'ep-dispatch': (153 * 7) / 8, 'ep-combine': (158 * 7) / 8 } as const;
+
 /** [ISCA figure 7] DeepEP's dispatch and combine on MPFT. @param tokens per GPU; the figure has 4,096 */
 export function figure7(tokens = 4096): PlottedReproduction {
   const bandwidth = (gpus: number, kind: 'ep-dispatch' | 'ep-combine') => {
-    const network = { ...tree('multi-plane-fat-tree', gpus), payloadShare: 0.9 };
+    const node = { ...H800, nvlinkEfficiency: DEEPEP_NVLINK_GBPS[kind] / 200 };
+    const network = { ...tree('multi-plane-fat-tree', gpus), node, payloadShare: 0.9 };
     const { pieces } = run('figure 7', network, { kind, tokens, nodeLimit: 4 });
     return pieces[0]!.algorithmBytesPerSecond / 1e9;
   };
@@ -152,7 +167,7 @@ export function figure7(tokens = 4096): PlottedReproduction {
     ]),
     notes: [
       'bytes as DeepEP counts them: a token once per node that it goes to, its own included; bars of the paper are between 41.6 and 58.0',
-      'a NIC gives 45 of its 50 GB/s (assumed: what the bars of 32 and more GPUs leave); up to 16 GPUs NVLink is the limit here, and DeepEP stays below it',
+      'a NIC gives 45 of its 50 GB/s (assumed: what the bars of 32 and more GPUs leave); NVLink gives what DeepEP gets within one node, and is the limit of two nodes: half of the tokens stay, and each goes on to about three GPUs there',
     ],
   };
 }

@@ -15,7 +15,7 @@ const fatTree = {
   /** Ports of a switch; even. */
   radix: z.int().min(2).default(64),
   /** Switch layers between an endpoint and the top. */
-  layers: z.union([z.literal(2), z.literal(3)]).default(2),
+  layers: z.literal([2, 3]).default(2),
   /** Ports down over ports up at a leaf; 1 does not block. */
   oversubscription: z.number().min(1).default(1),
 };
@@ -66,6 +66,8 @@ export const topologySchema = z.discriminatedUnion('kind', [
     h: positive,
     /** Default: a·h + 1, one cable between any two groups. */
     groups: z.int().min(2).optional(),
+    /** Allow other than a = 2p = 2h, where local, global or endpoint cables are a bottleneck under even load. */
+    unbalanced: z.boolean().default(false),
     radix: z.int().min(2).default(64),
   }),
   /** Rings in every dimension; the foil. */

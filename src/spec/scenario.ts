@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { UserError } from '../errors.js';
 import { faultSchema, reliabilitySchema } from './faults.js';
 import { describeIssues } from './model.js';
+import { fieldsOf, nearestFields } from './near-names.js';
 import { networkSchema } from './network.js';
 import { packetSchema } from './packet.js';
 import { PRICE_BOOKS, type PriceBook, type Prices, pricesSchema } from './prices.js';
@@ -170,7 +171,10 @@ export type ScenarioInput = z.input<typeof scenarioSchema>;
  */
 export function parseScenario(json: unknown, origin: string): Scenario {
   const parsed = scenarioSchema.safeParse(json);
-  if (!parsed.success) throw new UserError(`${origin}: ${describeIssues(parsed.error)}`);
+  if (!parsed.success) {
+    const meant = nearestFields(parsed.error, fieldsOf(z.toJSONSchema(scenarioSchema, { io: 'input' })));
+    throw new UserError(`${origin}: ${describeIssues(parsed.error)}${meant}`);
+  }
   return parsed.data;
 }
 

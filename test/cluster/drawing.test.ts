@@ -25,7 +25,7 @@ describe('drawings', () => {
   });
 
   it('group and thin out what is too much, and say so', () => {
-    const drawing = drawingOf(build({ topology: { kind: 'dragonfly', p: 4, a: 8, h: 8 } }));
+    const drawing = drawingOf(build({ topology: { kind: 'dragonfly', p: 8, a: 8, h: 8, unbalanced: true } }));
     expect(drawing.rows.map(({ boxes }) => boxes.length)).toEqual([520, 520]);
     const large = drawingOf(build({ topology: { kind: 'dragonfly', p: 8, a: 16, h: 8 } }));
     expect(large.rows[1]!.label).toBe('2064 switches in 129 groups, layer 0');

@@ -24,7 +24,7 @@ const networks: NetworkInput[] = [
   { topology: { kind: 'fat-tree', endpoints: 16, radix: 8 } },
   { topology: { kind: 'torus', dimensions: [3, 3], endpointsPerSwitch: 2 }, latency: 'roce' },
   { topology: { kind: 'slim-fly', q: 3, endpointsPerSwitch: 1 } },
-  { topology: { kind: 'dragonfly', p: 1, a: 3, h: 1 }, latency: 'ideal' },
+  { topology: { kind: 'dragonfly', p: 1, a: 3, h: 1, unbalanced: true }, latency: 'ideal' },
   {
     topology: { kind: 'multi-plane-fat-tree', endpoints: 16, planes: 4 },
     node: { gpus: 4, nics: 4 },

@@ -188,6 +188,9 @@ describe('scenarios', () => {
     );
     expect(() => simulate(parseScenario({ name: 'idle', network: star(4) }, 't'))).toThrow(/has no workload/);
     expect(() => run(star(4), { kind: 'broadcast', bytes: 1 } as never)).toThrow(/workload.0.kind/);
+    expect(() => run(star(4), { kind: 'incast', bytes: 1, source: 1, sources: 1 } as never)).toThrow(
+      /unknown field "source" in workload.0.*did you mean "sources"/,
+    );
   });
 
   it('tell which transfer waits in vain', () => {
@@ -196,7 +199,7 @@ describe('scenarios', () => {
       { from: 1, to: 0, bytes: 1, after: [0] },
     ];
     expect(() => run(star(2), { kind: 'flows', flows })).toThrow(
-      /transfer 0 of 2 flows \(endpoint 0 to 1\) never begins/,
+      /transfer 0 of 2 flows \(endpoint 0 to 1\) never begins: it waits for transfer 1 .*, which waits for transfer 0/,
     );
   });
 });

@@ -186,6 +186,15 @@ function withChannel(network: Network, a: number, b: number) {
 }
 
 describe('impossible parameters', () => {
+  it('are near to possible ones, which messages name', () => {
+    expect(() => build({ kind: 'fat-tree', endpoints: 64, oversubscription: 2.5 })).toThrow(
+      /2.5556 and 2.3684/,
+    );
+    // As the message has it: 46 ports down, 18 up.
+    expect(() => build({ kind: 'fat-tree', endpoints: 64, oversubscription: 2.5556 })).not.toThrow();
+    expect(() => build({ kind: 'dragonfly', p: 1, a: 8, h: 7, unbalanced: true })).not.toThrow();
+  });
+
   it.each([
     [{ kind: 'fat-tree', endpoints: 64, radix: 15 }, /15 is odd.*14 or 16/],
     [{ kind: 'fat-tree', endpoints: 2049 }, /holds 2048, not 2049; give layers 3/],
@@ -194,6 +203,8 @@ describe('impossible parameters', () => {
     [{ kind: 'rail-only', endpoints: 520 }, /8 rails hold 512, not 520/],
     [{ kind: 'dragonfly', p: 16, a: 32, h: 32 }, /79 ports a switch, and it has 64/],
     [{ kind: 'dragonfly', p: 2, a: 4, h: 2, groups: 10 }, /give 9 groups or fewer/],
+    [{ kind: 'dragonfly', p: 1, a: 8, h: 7 }, /is not balanced.*nearest is p = 4, a = 8, h = 4/],
+    [{ kind: 'slim-fly', q: 53 }, /needs 119 ports.*the largest order that fits is 27/],
     [{ kind: 'star', endpoints: 65 }, /holds no 65/],
     [{ kind: 'graph', switches: 2, cables: [[0, 2]], endpoints: [0] }, /no switch 2/],
     [{ kind: 'torus', dimensions: [4, 4], radix: 4 }, /would need 5 ports/],

@@ -26,12 +26,12 @@ describe('ISCA figures 5 and 6', () => {
 });
 
 describe('ISCA figure 7', () => {
-  it('dispatch and combine are above 40 GB/s, and near DeepEP where the NIC is the limit', () => {
+  it('dispatch and combine are above 40 GB/s, and within 15 % of the bars', () => {
     const { figures } = figure7(256);
     expect(figures).toHaveLength(8);
     for (const { name, ours, deviation } of figures) {
       expect(ours, name).toBeGreaterThan(40);
-      if (/32|64/.test(name)) expect(Math.abs(deviation!), name).toBeLessThan(0.15);
+      if (deviation !== null) expect(Math.abs(deviation), name).toBeLessThan(0.15);
     }
   });
 });
