@@ -32,6 +32,8 @@ export function nearestName(name: string, known: Iterable<string>): string | und
     Math.min(MOST_CHANGES, name.length / 2) + 0.5,
   ];
   for (const candidate of known) {
+    // A name that is right elsewhere is wrong here.
+    if (candidate === name) continue;
     const changes = distance(name.toLowerCase(), candidate.toLowerCase());
     if (changes < least) [best, least] = [candidate, changes];
   }
