@@ -6,17 +6,20 @@ import { LogitOps } from './logit-ops.js';
 import { logprobsOf } from './logprobs.js';
 import type { ModelRunner } from './runner.js';
 import { Sampler } from './sampler.js';
-import { type Portion, Scheduler } from './scheduler.js';
+import { type Portion, rowsOf, Scheduler, wantedRows } from './scheduler.js';
 import type { Sequence } from './sequence.js';
 import { draftBatch, type KeptRows, keptHidden, stepBatch } from './step-batch.js';
+import { StepCosts } from './step-costs.js';
 
 export interface CoreSettings {
   /** What the passes over the vocabulary are computed with. */
   backend: Backend;
   maxBatch: number;
   maxQueue: number;
+  /** Prompt tokens of a step at most, */
   prefillTokens: number;
-  mixedPrefillTokens: number;
+  /** and beside sequences that decode; what measured costs allow where absent. */
+  mixedPrefillTokens?: number;
   /** Draft with the model's MTP module where it has one. */
   speculative: boolean;
 }
@@ -43,6 +46,7 @@ export class EngineCore {
   readonly speculative: boolean;
   private readonly ops: LogitOps;
   private readonly sampler: Sampler;
+  private readonly costs = new StepCosts();
   private readonly counters = {
     steps: 0,
     batchedSequences: 0,
@@ -59,8 +63,10 @@ export class EngineCore {
     this.ops = new LogitOps(settings.backend, runner.config.vocab_size);
     this.sampler = new Sampler(this.ops);
     const { pages, pageTokens } = runner.cache;
+    const { mixedPrefillTokens: fixed } = settings;
     this.scheduler = new Scheduler({
       ...settings,
+      mixedPrefillTokens: (decoding) => fixed ?? this.costs.promptTokens(decoding),
       pages,
       pageTokens,
       lookahead: this.speculative ? 1 : 0,
@@ -108,9 +114,11 @@ export class EngineCore {
     if (portions.length === 0) throw new Error('requests wait and none can go on');
     this.counters.steps++;
     this.counters.batchedSequences += portions.length;
+    const started = performance.now();
     const { logits, hidden } = this.runner.step(stepBatch(portions));
     const advances = this.advanceAll(portions, logits);
     if (this.speculative) this.draftAll(advances, hidden);
+    if (readsPrompts(portions)) this.costs.note(rowsOf(portions), (performance.now() - started) / 1000);
     for (const { kept, ends } of advances) {
       kept.sequence.filled = kept.sequence.cached;
       if (ends) this.end(kept.sequence, ends);
@@ -144,25 +152,41 @@ export class EngineCore {
     return portions.map((portion) => {
       const { sequence, count, drafted, complete } = portion;
       const from = sequence.cached;
-      const samples = complete ? (drafted ? 2 : 1) : 0;
-      const rows = Array.from({ length: samples }, (_, i) => rowOf(logits, wanted + i));
+      const rows = Array.from({ length: wantedRows(portion) }, (_, i) => rowOf(logits, wanted + i));
+      wanted += rows.length;
       sequence.cached += count;
-      const ends = complete ? this.sampleSafely(sequence, rows) : undefined;
+      const ends = this.advanceSafely(portion, from, rows);
       // Tokens that are kept although they are not: end tokens, which `tokens` does not hold.
       const end = Math.min(sequence.cached, sequence.tokens.length - 1);
       const drafts = complete && !ends && sequence.mayDraft;
       const kept = { sequence, row, from, count: Math.max(0, end - from), drafts };
       row += count + (drafted ? 1 : 0);
-      wanted += samples;
       return { kept, ends };
     });
   }
 
-  private sampleSafely(sequence: Sequence, rows: readonly Tensor[]): FinishReason | Error | undefined {
+  /** @param rows f32 [1, V] each: the wanted ones of the portion @returns why the sequence ends, if it does */
+  private advanceSafely(portion: Portion, from: number, rows: Tensor[]): FinishReason | Error | undefined {
+    const { sequence, drafted, complete } = portion;
     try {
-      return this.sample(sequence, rows);
+      if (sequence.scoring) this.scorePrompt(sequence, from, rows);
+      if (!complete) return undefined;
+      // Nothing is to be added to a prompt that was only to be scored.
+      if (sequence.tokens.length >= sequence.settings.maxLength) return 'length';
+      return this.sample(sequence, rows.slice(drafted ? -2 : -1));
     } catch (error) {
       return error as Error;
+    }
+  }
+
+  /** @param rows logits f32 [1, V] each, of the positions from `from` on */
+  private scorePrompt(sequence: Sequence, from: number, rows: readonly Tensor[]): void {
+    const { prompt, promptLogprobs } = sequence.settings;
+    for (; sequence.scored < prompt.length; sequence.scored++) {
+      const row = rows[sequence.scored - 1 - from];
+      if (!row) return;
+      const id = prompt[sequence.scored]!;
+      sequence.sink.scored({ id, logprobs: logprobsOf(this.ops, row, id, promptLogprobs!) });
     }
   }
 
@@ -218,6 +242,9 @@ export class EngineCore {
       });
   }
 }
+
+/** Whether a step is more than decoding. */
+const readsPrompts = (portions: readonly Portion[]): boolean => portions.some(({ count }) => count > 1);
 
 /** Row of logits [rows, V]; may be overwritten. */
 const rowOf = (logits: Tensor, row: number): Tensor => logits.rowsView(row, row + 1);

@@ -23,7 +23,8 @@ export type ToEngine =
 export type FromEngine =
   | { type: 'opened'; info: EngineInfo }
   | { type: 'notOpened'; error: SentError }
-  | { type: 'event'; id: number; event: GenerateEvent }
+  /** What came in one turn of the thread, which is what a step gave: a message for each would cost more than the events. */
+  | { type: 'events'; events: { id: number; event: GenerateEvent }[] }
   | { type: 'failed'; id: number; error: SentError }
   | { type: 'stats'; id: number; stats: EngineStats }
   | { type: 'closed' };

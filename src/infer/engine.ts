@@ -43,6 +43,11 @@ export interface GenerateRequest extends SamplingOptions {
   stop?: readonly string[];
   /** How many most likely tokens to report per token; absent: no log-probabilities. */
   logprobs?: number;
+  /**
+   * How many most likely tokens to report for each token of the prompt, which is then read in full, whatever the cache has of it;
+   * absent: no log-probabilities. With it, `maxTokens` may be 0.
+   */
+  promptLogprobs?: number;
   /** Do not end at the end-of-sequence token. */
   ignoreEos?: boolean;
   responseFormat?: ResponseFormat;
@@ -63,6 +68,12 @@ export interface TokenDetail extends TokenLogprob {
   top: TokenLogprob[];
 }
 
+/** One token of the prompt. The first one follows nothing, so that it has no log-probability. */
+export interface PromptToken extends Omit<TokenLogprob, 'logprob'> {
+  logprob?: number;
+  top?: TokenLogprob[];
+}
+
 export interface Usage {
   promptTokens: number;
   /** Of these, found in the cache. */
@@ -79,8 +90,11 @@ export interface Usage {
 export type FinishReason = 'stop' | 'length' | 'cancelled';
 
 export type GenerateEvent =
-  /** Text in pieces that never split a character; `tokens` are those that ended since the last event. */
-  | { type: 'text'; text: string; ids: number[]; tokens?: TokenDetail[] }
+  /**
+   * Text in pieces that never split a character; `tokens` are those that ended since the last event, where log-probabilities are
+   * wanted. `prompt` comes with the first event, where they are wanted of the prompt.
+   */
+  | { type: 'text'; text: string; ids: number[]; tokens?: TokenDetail[]; prompt?: PromptToken[] }
   | { type: 'done'; reason: FinishReason; usage: Usage };
 
 export interface EngineOptions {

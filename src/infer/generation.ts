@@ -12,6 +12,9 @@ export class Generation implements Sink {
   private first: number | undefined;
   private last = 0;
   private stopped = false;
+  /** Of the prompt, from the second token on. */
+  private readonly promptTokens: NewToken[] = [];
+  private promptGiven = false;
 
   constructor(
     request: GenerateRequest,
@@ -23,9 +26,14 @@ export class Generation implements Sink {
     this.sequence = new Sequence(settings, this);
   }
 
+  scored(token: NewToken): void {
+    this.promptTokens.push(token);
+  }
+
   token(token: NewToken): 'stop' | undefined {
     this.last = performance.now();
     this.first ??= this.last;
+    this.givePrompt();
     const { event, stopped } = this.output.push(token);
     if (event) this.call.push(event);
     if (!stopped) return undefined;
@@ -34,9 +42,23 @@ export class Generation implements Sink {
   }
 
   done(reason: FinishReason): void {
+    this.givePrompt();
     const rest = this.stopped ? undefined : this.output.end();
     if (rest) this.call.push(rest);
     this.call.push({ type: 'done', reason, usage: this.usage() });
+  }
+
+  /** Gives the log-probabilities of the prompt, once, when it has been read. */
+  private givePrompt(): void {
+    const { prompt, promptLogprobs } = this.sequence.settings;
+    if (promptLogprobs === undefined || this.promptGiven) return;
+    this.promptGiven = true;
+    this.call.push({
+      type: 'text',
+      text: '',
+      ids: [],
+      prompt: this.output.prompt(prompt[0]!, this.promptTokens),
+    });
   }
 
   failed(error: Error): void {

@@ -29,7 +29,6 @@ export interface LocalEngineParts {
   maxBatch: number;
   maxQueue: number;
   prefillTokens: number;
-  mixedPrefillTokens: number;
   speculative: boolean;
 }
 

@@ -15,12 +15,8 @@ import { openRunner } from './open-runner.js';
 /** Sequences together and requests waiting where nobody says otherwise. Assumed: what a machine without accelerator serves. */
 const MAX_BATCH = 64;
 const MAX_QUEUE = 256;
-/**
- * Prompt tokens of a step: alone, enough rows for the matrix kernels; beside decoding sequences few, so that the next
- * token comes soon. Assumed.
- */
+/** Prompt tokens of a step where nobody decodes: enough rows for the matrix kernels. Assumed. */
 const PREFILL_TOKENS = 512;
-const MIXED_PREFILL_TOKENS = 64;
 /** Memory of the cache where nobody says otherwise, assumed; one full context at least. */
 const CACHE_BYTES = 1e9;
 
@@ -58,7 +54,6 @@ export function openLocalEngine(folder: string, options: EngineOptions): LocalEn
     maxQueue: checked('maxQueue', options.maxQueue ?? MAX_QUEUE, 0),
     grammars: new Grammars(tokenizer, config.vocab_size, endTokens),
     prefillTokens: PREFILL_TOKENS,
-    mixedPrefillTokens: MIXED_PREFILL_TOKENS,
     info: {
       name: path.basename(path.resolve(folder)),
       config,

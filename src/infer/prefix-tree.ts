@@ -66,7 +66,9 @@ export class PrefixTree {
    * Keeps the pages of a sequence whose first `filled` positions are in the cache. Pages that are stored already are left
    * alone; the tree holds the others itself, so the caller releases its own hold as usual.
    * @param tokens at least filled + lookahead of them, else fewer positions are kept
-   * @param partial also the last page where it is not full: nobody may write into it any more
+   * @param partial also the last page where it is not full: nobody may write into it any more, and the caller releases all. While
+   *   it goes on, nothing is kept behind a page that it has twice: it would hold a child and not the parents, which then could be
+   *   evicted in no order.
    */
   insert(tokens: Int32Array, pages: ArrayLike<number>, filled: number, partial: boolean): void {
     const known = Math.min(filled, tokens.length - this.lookahead);
@@ -77,6 +79,7 @@ export class PrefixTree {
       const span = tokens.subarray(from, from + count + this.lookahead);
       at = this.store(at, span, count, pages[i]!);
       path.push(at);
+      if (at.page !== pages[i] && !partial) break;
     }
     this.touch(path);
   }

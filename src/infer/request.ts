@@ -32,9 +32,10 @@ export function resolveRequest(
   limits: RequestLimits,
 ): Omit<SequenceSettings, 'constraint'> {
   const prompt = promptTokens(request.prompt, limits);
-  const { maxTokens = limits.contextTokens, logprobs, stop = [] } = request;
-  checkInteger('maxTokens', maxTokens, 1, Number.MAX_SAFE_INTEGER);
-  if (logprobs !== undefined) checkInteger('logprobs', logprobs, 0, MAX_LOGPROBS);
+  const { maxTokens = limits.contextTokens, logprobs, promptLogprobs, stop = [] } = request;
+  checkInteger('maxTokens', maxTokens, promptLogprobs === undefined ? 1 : 0, Number.MAX_SAFE_INTEGER);
+  for (const [name, count] of Object.entries({ logprobs, promptLogprobs }))
+    if (count !== undefined) checkInteger(name, count, 0, MAX_LOGPROBS);
   checkStops(stop);
   const options = { ...limits.defaults, ...withoutAbsent(request) };
   return {
@@ -44,6 +45,7 @@ export function resolveRequest(
     maxLength: Math.min(prompt.length + maxTokens, limits.contextTokens),
     endTokens: request.ignoreEos ? NO_TOKENS : limits.endTokens,
     logprobs,
+    promptLogprobs,
   };
 }
 

@@ -3,6 +3,9 @@ import { PageAllocator } from './pages.js';
 import { commonPrefix, type PrefixMatch, PrefixTree } from './prefix-tree.js';
 import type { Sequence } from './sequence.js';
 
+/** Rows of a step at most whose logits are wanted for the prompt's sake: they take 4 bytes a token of the vocabulary. Assumed. */
+const SCORED_ROWS = 128;
+
 /** What a sequence does in the next step. */
 export interface Portion {
   sequence: Sequence;
@@ -22,9 +25,10 @@ export interface SchedulerSettings {
   /** Sequences that run together at most. */
   maxBatch: number;
   maxQueue: number;
-  /** Prompt tokens of a step at most: where nobody decodes, and where somebody waits for the next token. */
+  /** Prompt tokens of a step at most where nobody decodes, */
   prefillTokens: number;
-  mixedPrefillTokens: number;
+  /** and beside so many rows of sequences that wait for their next token. */
+  mixedPrefillTokens: (decodingRows: number) => number;
   copyPage: (from: number, to: number) => void;
 }
 
@@ -32,7 +36,8 @@ export interface SchedulerSettings {
  * Decides who computes what in each step, and who holds which pages of the cache.
  *
  * - Sequences join and leave between steps. Every running sequence that decodes is in every step; prompts are read in
- *   chunks beside them, few tokens at a time while anybody decodes, so that nobody's next token waits for a prompt.
+ *   chunks beside them, no more tokens at a time than stretch the step by a bounded factor, so that nobody's next
+ *   token waits for a prompt.
  * - Prompts share the chunks: in turn the oldest one and the one that has been read least go first, so that a short
  *   prompt passes a long one and the long one still gets half of the steps.
  * - Admission is in order of arrival. A request that shares a beginning with a prompt that is being read waits for it
@@ -97,11 +102,16 @@ export class Scheduler {
       if (sequence.state === 'running') this.addPortion(portions, sequence, 1);
     }
     const { prefillTokens, mixedPrefillTokens } = this.settings;
-    let budget = portions.length > 0 ? mixedPrefillTokens : prefillTokens;
+    let budget = prefillTokens;
+    if (portions.length > 0) budget = Math.min(budget, mixedPrefillTokens(rowsOf(portions)));
+    let scored = SCORED_ROWS;
     for (const sequence of this.prefilling()) {
-      if (budget === 0) break;
       if (sequence.state !== 'running') continue;
-      budget -= this.addPortion(portions, sequence, Math.min(sequence.remaining, budget));
+      const count = Math.min(sequence.remaining, budget, sequence.scoring ? scored : budget);
+      if (count === 0) continue;
+      const taken = this.addPortion(portions, sequence, count);
+      budget -= taken;
+      if (sequence.scoring) scored -= taken;
     }
     return portions;
   }
@@ -182,8 +192,8 @@ export class Scheduler {
 
   private tryAdmit(sequence: Sequence): 'admitted' | 'no room' | 'later' {
     const { tokens } = sequence;
-    const match = this.tree.match(tokens.view, tokens.length - 1);
-    if (this.readsBeginningOf(sequence, match.length)) return 'later';
+    const match = this.tree.match(tokens.view, sequence.reusable);
+    if (!sequence.scoring && this.readsBeginningOf(sequence, match.length)) return 'later';
     // The original of a copy must stay until it is copied, which takes a page more: the last one, it may be.
     const found = this.startAt(sequence, match) || this.startAt(sequence, { ...match, partial: undefined });
     return found ? 'admitted' : 'no room';
@@ -244,6 +254,14 @@ export class Scheduler {
     return Math.ceil(tokens / this.settings.pageTokens);
   }
 }
+
+/** Last rows of a portion whose logits are wanted: all of a prompt that is scored, and those that tokens are sampled from. */
+export const wantedRows = ({ sequence, count, drafted, complete }: Portion): number =>
+  (sequence.scoring ? count : complete ? 1 : 0) + (drafted ? 1 : 0);
+
+/** Rows of a step. */
+export const rowsOf = (portions: readonly Portion[]): number =>
+  portions.reduce((n, { count, drafted }) => n + count + (drafted ? 1 : 0), 0);
 
 function insertByOrder(list: Sequence[], sequence: Sequence): void {
   const at = list.findIndex(({ order }) => order > sequence.order);

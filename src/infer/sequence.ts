@@ -14,6 +14,8 @@ export interface NewToken {
 
 /** Where the tokens of a sequence go. */
 export interface Sink {
+  /** The prompt's next token, from the second one on, where its log-probabilities are wanted. */
+  scored(token: NewToken): void;
   /** A token; the answer 'stop' ends the sequence. */
   token(token: NewToken): 'stop' | undefined;
   /** The sequence has ended and holds nothing any more. */
@@ -32,6 +34,8 @@ export interface SequenceSettings {
   endTokens: ReadonlySet<number>;
   /** Most likely tokens to report; undefined: no log-probabilities. */
   logprobs: number | undefined;
+  /** The same for tokens of the prompt. */
+  promptLogprobs: number | undefined;
   /** What the continuation must look like. */
   constraint: Constraint | undefined;
 }
@@ -64,6 +68,8 @@ export class Sequence {
   reused = 0;
   draftedTokens = 0;
   acceptedTokens = 0;
+  /** Tokens of the prompt whose log-probabilities are known; that of the first one does not exist. */
+  scored = 1;
   /** Place in the order of arrival. */
   order = -1;
   /** `new` until it runs for the first time; `waiting` when its pages were given to others meanwhile. */
@@ -97,6 +103,17 @@ export class Sequence {
   /** Known tokens that are not in the cache yet; the last one gives the next token's logits. */
   get remaining(): number {
     return this.tokens.length - this.cached;
+  }
+
+  /** Whether log-probabilities of the prompt are still wanted. */
+  get scoring(): boolean {
+    const { promptLogprobs, prompt } = this.settings;
+    return promptLogprobs !== undefined && this.scored < prompt.length;
+  }
+
+  /** Positions that may be taken from the cache: the next token's logits have to be computed. */
+  get reusable(): number {
+    return this.scoring ? this.scored - 1 : this.tokens.length - 1;
   }
 
   /** Whether drafting may pay: it has lately, at least two more tokens are wanted, and no grammar decides over each. */

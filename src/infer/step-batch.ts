@@ -1,6 +1,6 @@
 import { Tensor, type TensorData } from '../tensor/tensor.js';
 import type { StepBatch } from './runner.js';
-import type { Portion } from './scheduler.js';
+import { type Portion, wantedRows } from './scheduler.js';
 import type { Sequence } from './sequence.js';
 
 /** Rows of a step whose positions stay in the cache. Legend as in `runner.ts`: M rows, D hidden size. */
@@ -28,14 +28,15 @@ interface Part {
 /** The main model's batch: known tokens, and drafted ones to be verified behind them. */
 export function stepBatch(portions: readonly Portion[]): StepBatch {
   return build(
-    portions.map(({ sequence, count, drafted, complete }) => {
+    portions.map((portion) => {
+      const { sequence, count, drafted } = portion;
       const { cached, tokens, draft } = sequence;
       const known = tokens.view.subarray(cached, cached + count);
       return {
         sequence,
         from: cached,
         tokens: drafted ? [...known, draft!.token] : known,
-        wanted: complete ? (drafted ? 2 : 1) : 0,
+        wanted: wantedRows(portion),
       };
     }),
   );

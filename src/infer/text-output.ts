@@ -1,6 +1,6 @@
 import type { TextStream } from '../text/streams.js';
 import type { Tokenizer } from '../text/tokenizer.js';
-import type { GenerateEvent, TokenDetail, TokenLogprob } from './engine.js';
+import type { GenerateEvent, PromptToken, TokenDetail, TokenLogprob } from './engine.js';
 import type { IdLogprob } from './logprobs.js';
 import type { NewToken } from './sequence.js';
 import { StopFinder } from './stop-strings.js';
@@ -32,6 +32,12 @@ export class TextOutput {
     this.decoded += piece.length;
     const { text, stopped } = this.stops.push(piece);
     return { event: text === '' ? undefined : this.give(text), stopped };
+  }
+
+  /** The tokens of a prompt, but for the first one with their log-probabilities. */
+  prompt(first: number, others: readonly NewToken[]): PromptToken[] {
+    const { logprob: _, ...unscored } = this.named({ id: first, logprob: 0 });
+    return [unscored, ...others.map((token) => this.detail(token)!)];
   }
 
   /** What is left once no more tokens come; not after a stop string. */

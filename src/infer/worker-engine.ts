@@ -78,9 +78,9 @@ class WorkerEngine implements Engine {
   }
 
   private take(message: FromEngine): void {
-    if (message.type === 'event') {
-      const { id, event } = message;
-      (event.type === 'done' ? this.end(id) : this.calls.get(id))?.push(event);
+    if (message.type === 'events') {
+      for (const { id, event } of message.events)
+        (event.type === 'done' ? this.end(id) : this.calls.get(id))?.push(event);
     } else if (message.type === 'failed') this.end(message.id)?.fail(receiveError(message.error));
     else if (message.type === 'stats') {
       this.questions.get(message.id)?.resolve(message.stats);

@@ -1,4 +1,4 @@
-import type { FinishReason, TokenDetail, Usage } from '../infer/engine.js';
+import type { FinishReason, PromptToken, TokenDetail, Usage } from '../infer/engine.js';
 import { sendJson } from './errors.js';
 import { EventStream } from './event-stream.js';
 import type { Exchange } from './exchange.js';
@@ -14,7 +14,7 @@ export interface Format {
   prefix: string;
   whole(job: Job, output: Output): object;
   /** Pieces of a choice: what comes before its text, some of its text, and its end. */
-  opening(job: Job): object | undefined;
+  opening(job: Job, prompt: readonly PromptToken[] | undefined): object | undefined;
   piece(job: Job, text: string, details: readonly TokenDetail[] | undefined): object;
   closing(job: Job, reason: FinishReason): object;
 }
@@ -71,7 +71,7 @@ class Streamer {
 
   async run(events: AsyncIterable<JobEvent>): Promise<void> {
     for await (const { job, event } of events) {
-      await this.open(job);
+      await this.open(job, event.type === 'text' ? event.prompt : undefined);
       if (event.type === 'text') {
         if (event.text || event.tokens?.length)
           await this.send(this.format.piece(job, event.text, event.tokens));
@@ -85,11 +85,11 @@ class Streamer {
   }
 
   /** The first event decides the status: a request that fails before it is answered like any other. */
-  private async open(job: Job): Promise<void> {
+  private async open(job: Job, prompt: readonly PromptToken[] | undefined): Promise<void> {
     this.stream ??= new EventStream(this.exchange, this.stallSeconds);
     if (this.opened.has(job)) return;
     this.opened.add(job);
-    const choice = this.format.opening(job);
+    const choice = this.format.opening(job, prompt);
     if (choice) await this.send(choice);
   }
 

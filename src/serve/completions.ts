@@ -1,4 +1,4 @@
-import type { TokenDetail } from '../infer/engine.js';
+import type { GenerateRequest, PromptToken, TokenDetail } from '../infer/engine.js';
 import { answer, type Format } from './answer.js';
 import { badRequest } from './errors.js';
 import type { Exchange } from './exchange.js';
@@ -33,12 +33,6 @@ function checkCombination(body: CompletionRequest): void {
     throw badRequest(
       "'best_of' other than 'n' is not supported by this server.",
       'best_of',
-      'unsupported_value',
-    );
-  if (body.echo && typeof body.logprobs === 'number')
-    throw badRequest(
-      "'echo' with 'logprobs' is not supported by this server: it gives log-probabilities of new tokens only.",
-      'echo',
       'unsupported_value',
     );
 }
@@ -80,12 +74,21 @@ function jobsOf(body: CompletionRequest, prompts: readonly number[][], { model }
       request: {
         ...sampling,
         ...(sampling.seed === undefined ? {} : { seed: sampling.seed + alternative }),
-        ...(typeof body.logprobs === 'number' ? { logprobs: body.logprobs } : {}),
+        ...logprobsOf(body),
         prompt,
         maxTokens,
       },
     }));
   });
+}
+
+/** Log-probabilities of new tokens and, where the prompt is echoed, of its tokens as well. */
+function logprobsOf({
+  logprobs,
+  echo,
+}: CompletionRequest): Pick<GenerateRequest, 'logprobs' | 'promptLogprobs'> {
+  if (typeof logprobs !== 'number') return {};
+  return echo ? { logprobs, promptLogprobs: logprobs } : { logprobs };
 }
 
 /** @param echoes the texts of the prompts where they come before the answers, else none */
@@ -96,7 +99,7 @@ function formatOf(body: CompletionRequest, echoes: readonly string[]): Format {
   const choice = (
     job: Job,
     text: string,
-    details: readonly TokenDetail[] | undefined,
+    details: readonly (TokenDetail | PromptToken)[] | undefined,
     reason: string | null,
   ) => ({
     index: job.index,
@@ -108,8 +111,9 @@ function formatOf(body: CompletionRequest, echoes: readonly string[]): Format {
     object: 'text_completion',
     chunkObject: 'text_completion',
     prefix: 'cmpl',
-    whole: (job, { text, details, reason }) => choice(job, echoed(job) + text, details, reason),
-    opening: (job) => (body.echo ? choice(job, echoed(job), [], null) : undefined),
+    whole: (job, { text, details, prompt, reason }) =>
+      choice(job, echoed(job) + text, [...prompt, ...details], reason),
+    opening: (job, prompt) => (body.echo ? choice(job, echoed(job), prompt, null) : undefined),
     piece: (job, text, details) => choice(job, text, details, null),
     closing: (job, reason) => choice(job, '', [], reason),
   };

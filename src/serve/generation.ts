@@ -3,6 +3,7 @@ import type {
   FinishReason,
   GenerateEvent,
   GenerateRequest,
+  PromptToken,
   TokenDetail,
   Usage,
 } from '../infer/engine.js';
@@ -26,6 +27,8 @@ export interface JobEvent {
 export interface Output {
   text: string;
   details: TokenDetail[];
+  /** Tokens of the prompt, where their log-probabilities were wanted. */
+  prompt: readonly PromptToken[];
   reason: FinishReason;
   usage: Usage;
 }
@@ -77,9 +80,11 @@ async function* merge(sources: readonly Source[], signal: AbortSignal): AsyncGen
   }
 }
 
-/** A prompt to which nothing is to be added is answered without the engine. */
+/** A prompt to which nothing is to be added, and of which nothing is to be known, is answered without the engine. */
 function start(engine: Engine, { request }: Job, signal: AbortSignal): AsyncIterable<GenerateEvent> {
-  return request.maxTokens === 0 ? nothing(request.prompt.length) : engine.generate(request, signal);
+  return request.maxTokens === 0 && request.promptLogprobs === undefined
+    ? nothing(request.prompt.length)
+    : engine.generate(request, signal);
 }
 
 async function* nothing(promptTokens: number): AsyncGenerator<GenerateEvent> {
@@ -90,14 +95,19 @@ async function* nothing(promptTokens: number): AsyncGenerator<GenerateEvent> {
 
 /** Reads all events. @returns what became of each job, in the order of `jobs` */
 export async function collect(events: AsyncIterable<JobEvent>, jobs: readonly Job[]): Promise<Output[]> {
-  const open = new Map(jobs.map((job) => [job, { text: [] as string[], details: [] as TokenDetail[] }]));
+  const empty = () => ({ text: [] as string[], details: [] as TokenDetail[], prompt: [] as PromptToken[] });
+  const open = new Map(jobs.map((job) => [job, empty()]));
   const done = new Map<Job, Output>();
   for await (const { job, event } of events) {
-    const { text, details } = open.get(job)!;
+    const { text, details, prompt } = open.get(job)!;
     if (event.type === 'text') {
       text.push(event.text);
       details.push(...(event.tokens ?? []));
-    } else done.set(job, { text: text.join(''), details, reason: event.reason, usage: event.usage });
+      for (const token of event.prompt ?? []) prompt.push(token);
+    } else {
+      const { reason, usage } = event;
+      done.set(job, { text: text.join(''), details, prompt, reason, usage });
+    }
   }
   return jobs.map((job) => done.get(job)!);
 }

@@ -1,4 +1,4 @@
-import type { TokenDetail, TokenLogprob } from '../infer/engine.js';
+import type { PromptToken, TokenDetail, TokenLogprob } from '../infer/engine.js';
 
 /** What OpenAI gives for tokens that cannot come; JSON has no infinity. */
 const IMPOSSIBLE = -9999;
@@ -14,7 +14,7 @@ const entry = ({ text, bytes, logprob }: TokenLogprob) => ({ token: text, bytes,
  * `logprobs` of completions: parallel lists. Offsets count characters of the choice's text, on from call to call.
  * @returns what lists the tokens that came next in a choice
  */
-export function offsetLogprobs(): (index: number, details: readonly TokenDetail[]) => object {
+export function offsetLogprobs(): (index: number, details: readonly (TokenDetail | PromptToken)[]) => object {
   const lengths = new Map<number, number>();
   return (index, details) => {
     let offset = lengths.get(index) ?? 0;
@@ -26,10 +26,11 @@ export function offsetLogprobs(): (index: number, details: readonly TokenDetail[
     lengths.set(index, offset);
     return {
       tokens: details.map(({ text }) => text),
-      token_logprobs: details.map(({ logprob }) => finite(logprob)),
-      top_logprobs: details.map(({ top }) =>
-        Object.fromEntries(top.map(({ text, logprob }) => [text, finite(logprob)])),
-      ),
+      // The first token of a prompt follows nothing.
+      token_logprobs: details.map(({ logprob }) => (logprob === undefined ? null : finite(logprob))),
+      top_logprobs: details
+        .map(({ top }) => top && Object.fromEntries(top.map(({ text, logprob }) => [text, finite(logprob)])))
+        .map((top) => top ?? null),
       text_offset: offsets,
     };
   };

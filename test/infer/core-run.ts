@@ -9,15 +9,21 @@ export interface TokenRequest extends SamplingOptions {
   prompt: readonly number[];
   maxTokens?: number;
   endTokens?: readonly number[];
+  promptLogprobs?: number;
 }
 
 /** A sequence that keeps what it was given. */
 export class Recorded implements Sink {
   readonly tokens: number[] = [];
+  /** Of the prompt, from the second token on. */
+  readonly prompt: { id: number; logprob: number; top: number[] }[] = [];
   readonly sequence: Sequence;
   reason: FinishReason | Error | undefined;
 
-  constructor({ prompt, maxTokens = 8, endTokens = [], ...options }: TokenRequest, vocabulary: number) {
+  constructor(
+    { prompt, maxTokens = 8, endTokens = [], promptLogprobs, ...options }: TokenRequest,
+    vocabulary: number,
+  ) {
     this.sequence = new Sequence(
       {
         prompt: Int32Array.from(prompt),
@@ -26,10 +32,15 @@ export class Recorded implements Sink {
         maxLength: prompt.length + maxTokens,
         endTokens: new Set(endTokens),
         logprobs: undefined,
+        promptLogprobs,
         constraint: undefined,
       },
       this,
     );
+  }
+
+  scored({ id, logprobs }: NewToken): void {
+    this.prompt.push({ id, logprob: logprobs!.logprob, top: logprobs!.top.map((one) => one.id) });
   }
 
   token({ id }: NewToken): undefined {

@@ -146,6 +146,53 @@ describe('prefixes', () => {
   });
 });
 
+describe('log-probabilities of a prompt', () => {
+  const prompt = Array.from({ length: 30 }, (_, i) => (i * 5) % 16);
+  /** What the model itself says of each token behind those before it. */
+  const expected = prompt.slice(1).map((id, i) => {
+    const logits = new FakeRunner().logits(prompt.slice(0, i + 1));
+    const total = logits.reduce((sum, logit) => sum + Math.exp(logit), 0);
+    return { id, logprob: logits[id]! - Math.log(total), top: [logits.indexOf(Math.max(...logits))] };
+  });
+
+  function check(prompts: ReturnType<CheckedCore['submit']>[]): void {
+    for (const { prompt: found } of prompts) {
+      expect(found.map(({ id, top }) => ({ id, top }))).toEqual(expected.map(({ id, top }) => ({ id, top })));
+      // FP32 sums of 16 weights.
+      for (const [i, { logprob }] of found.entries()) expect(logprob).toBeCloseTo(expected[i]!.logprob, 5);
+    }
+  }
+
+  it.each([
+    ['plain', { drafts: false }],
+    ['speculative', { drafts: true, noise: 1 }],
+  ])('are those of every token, though the cache has them: %s', (_name, options) => {
+    const core = fresh(options, { prefillTokens: 7, mixedPrefillTokens: 3 });
+    const plain = core.run({ prompt, maxTokens: 3, temperature: 0 });
+    const scored = core.submit({ prompt, maxTokens: 3, temperature: 0, promptLogprobs: 1 });
+    core.finish();
+    check([scored]);
+    expect([scored.tokens, scored.sequence.reused]).toEqual([plain, 0]);
+  });
+
+  it('come once, whoever has to give pages back meanwhile', () => {
+    const core = fresh({ pages: 12 }, { prefillTokens: 6 });
+    const others = requests(6, 11, 20).map((request) => core.submit(request));
+    const scored = [0, 1, 2].map(() => core.submit({ prompt, maxTokens: 10, promptLogprobs: 1 }));
+    core.finish();
+    check(scored);
+    expect(others.every(({ reason }) => typeof reason === 'string')).toBe(true);
+  });
+
+  it('may be all that is wanted', () => {
+    const core = fresh();
+    const scored = core.submit({ prompt, maxTokens: 0, promptLogprobs: 1 });
+    core.finish();
+    check([scored]);
+    expect([scored.tokens, scored.reason]).toEqual([[], 'length']);
+  });
+});
+
 describe('the batch', () => {
   it('lets nobody who decodes wait for a prompt', () => {
     const core = fresh();

@@ -145,6 +145,24 @@ describe('an engine', () => {
     expect(new TextDecoder().decode(bytes)).toBe(text);
   });
 
+  it('reports those of the prompt as it would those of new tokens', async () => {
+    const prompt = [...tokenizer.encode('The')];
+    const { ids, events } = await ask({ prompt, maxTokens: 8, logprobs: 2, ...GREEDY });
+    const details = events.flatMap((event) => (event.type === 'text' ? (event.tokens ?? []) : []));
+    const scored = await ask({ prompt: [...prompt, ...ids], maxTokens: 0, promptLogprobs: 2 });
+    expect(scored.done).toMatchObject({ reason: 'length', usage: { completionTokens: 0 } });
+    const [first, ...others] = scored.events.flatMap((event) =>
+      event.type === 'text' ? (event.prompt ?? []) : [],
+    );
+    expect(first).toEqual({ id: prompt[0], text: expect.any(String), bytes: expect.any(Array) });
+    const again = others.slice(prompt.length - 1);
+    expect(again.map(({ id, top }) => [id, top!.map((one) => one.id)])).toEqual(
+      details.map(({ id, top }) => [id, top.map((one) => one.id)]),
+    );
+    // FP32 throughout; a prompt's attention is computed in another order than a token's.
+    for (const [i, { logprob }] of again.entries()) expect(logprob).toBeCloseTo(details[i]!.logprob, 4);
+  });
+
   it.each<[GenerateRequest, RegExp]>([
     [{ prompt: [] }, /the prompt is empty/],
     [{ prompt: [5, 304] }, /prompt: 304 is no token id; they go from 0 to 303/],

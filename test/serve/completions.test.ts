@@ -164,6 +164,37 @@ describe('/v1/completions', () => {
   });
 });
 
+describe('echo with logprobs', () => {
+  const request = { model: 'scripted', prompt: [5, 6, 7], echo: true, logprobs: 1 };
+  const prompt = {
+    tokens: ['<5>', '<6>', '<7>'],
+    token_logprobs: [null, -0.5, -0.5],
+    top_logprobs: [null, { top0: -1 }, { top0: -1 }],
+    text_offset: [0, 3, 6],
+  };
+
+  it('scores a prompt to which nothing is added, as evaluation harnesses ask', async () => {
+    const { client, engine } = await serveScript();
+    const { choices } = await client.completions.create({ ...request, max_tokens: 0 });
+    expect(choices[0]).toMatchObject({ finish_reason: 'length', logprobs: prompt });
+    expect(engine.requests[0]).toMatchObject({ maxTokens: 0, logprobs: 1, promptLogprobs: 1 });
+  });
+
+  it('goes on with the new tokens, as a whole and as a stream', async () => {
+    const { client } = await serveScript();
+    const { choices } = await client.completions.create({ ...request, max_tokens: 2 });
+    const whole = choices[0]!.logprobs!;
+    expect(whole.tokens).toEqual([...prompt.tokens, 'Hello', ',']);
+    expect(whole.text_offset).toEqual([0, 3, 6, 9, 14]);
+    const pieces = [];
+    for await (const chunk of await client.completions.create({ ...request, max_tokens: 2, stream: true }))
+      pieces.push(chunk.choices[0]!);
+    expect(pieces[0]).toMatchObject({ logprobs: prompt });
+    expect(pieces.flatMap(({ logprobs }) => logprobs!.text_offset)).toEqual(whole.text_offset);
+    expect(pieces.map(({ text }) => text).join('')).toBe(choices[0]!.text);
+  });
+});
+
 describe('a client that goes away', () => {
   it.each([true, false])('frees its slot at once (stream: %s)', async (stream) => {
     const { client, engine } = await serveScript();

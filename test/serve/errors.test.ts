@@ -66,7 +66,6 @@ const WRONG: [what: string, path: string, body: object, error: object][] = [
     { prompt: 'a', best_of: 2 },
     { param: 'best_of', code: 'unsupported_value' },
   ],
-  ['echoed log-probabilities', 'completions', { prompt: 'a', echo: true, logprobs: 1 }, { param: 'echo' }],
   [
     'a prompt beyond the context',
     'completions',

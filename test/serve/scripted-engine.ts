@@ -5,6 +5,7 @@ import {
   type FinishReason,
   type GenerateEvent,
   type GenerateRequest,
+  type PromptToken,
   QueueFullError,
   type TokenDetail,
   type Usage,
@@ -94,6 +95,14 @@ export class ScriptedEngine implements Engine {
       reason,
       usage: usage(request, count),
     });
+    const { prompt, promptLogprobs } = request;
+    if (promptLogprobs !== undefined && typeof prompt !== 'string')
+      yield {
+        type: 'text',
+        text: '',
+        ids: [],
+        prompt: prompt.map((id, i) => promptToken(id, i, promptLogprobs)),
+      };
     for (const [i, piece] of pieces.entries()) {
       if (count >= (request.maxTokens ?? Number.POSITIVE_INFINITY)) return yield done('length');
       if (count === failAfter) throw failure ?? new Error('scripted failure');
@@ -151,6 +160,12 @@ const usage = (request: GenerateRequest, completionTokens: number): Usage => ({
   firstTokenSeconds: 0.001,
   decodeSeconds: 0.001,
 });
+
+/** Tokens of a prompt are called `<ID>`; the first one has no log-probability. */
+function promptToken(id: number, index: number, top: number): PromptToken {
+  const { logprob, top: likely, ...token } = detail(id, `<${id}>`, top);
+  return index === 0 ? token : { ...token, logprob, top: likely };
+}
 
 /** Log-probabilities that a test can know: -0.5 for the token, -1, -2, … for the most likely ones; -Infinity for the last. */
 function detail(id: number, text: string, top: number): TokenDetail {
