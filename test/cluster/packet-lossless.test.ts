@@ -93,7 +93,7 @@ describe('nothing is lost', () => {
         const needed = list.map(({ from, to, bytes }) => (from === to ? 0 : Math.ceil(bytes / mtu)));
         expect(stats.packets).toBe(needed.reduce((sum, n) => sum + n, 0));
       }),
-      { numRuns: 250 },
+      { numRuns: 120 },
     );
   });
 

@@ -98,9 +98,9 @@ describe('a queue with arrivals at random and one size is M/D/1', () => {
     return end.reduce((sum, time, f) => sum + (time - begin[f]!), 0) / list.length;
   };
 
-  // 400,000 packets at a load of 0.5 give the mean within about 0.5 %, 0.7 within 1 % (one standard deviation, correlated waits).
-  it.each([0.3, 0.5, 0.7])('at the source, load %d', (load) => {
-    const list = poisson(400_000, load, 1, 7);
+  // Standard deviations of the mean of that many correlated waits: 0.8 % at a load of 0.3, 1 % at 0.6.
+  it.each([0.3, 0.6])('at the source, load %d', (load) => {
+    const list = poisson(200_000, load, 1, 7);
     const network: NetworkInput = { topology: { kind: 'star', endpoints: 2 }, latency: 'ideal' };
     const wait = meanWait(network, list) / (MTU * BETA) - 1;
     expect(wait / mean(load)).toBeGreaterThan(0.98);
@@ -115,7 +115,7 @@ describe('a queue with arrivals at random and one size is M/D/1', () => {
       fabricGbps: 400,
       latency: 'ideal',
     };
-    const wait = meanWait(network, poisson(400_000, 0.6, 50, 3)) / (MTU * BETA) - 1;
+    const wait = meanWait(network, poisson(200_000, 0.6, 50, 3)) / (MTU * BETA) - 1;
     expect(wait / mean(0.6)).toBeGreaterThan(0.98);
     expect(wait / mean(0.6)).toBeLessThan(1.02);
   });

@@ -72,17 +72,17 @@ export class Cables {
   }
 
   /**
-   * Sends a packet that its lane takes, on a port that is free. Its event is when the head can be acted upon at the end of the
-   * cable; where the way ends, or switches store and forward, when the tail is there.
+   * Sends a packet that its lane takes, on a port that is free at a time. Its event is when the head can be acted upon at the end
+   * of the cable; where the way ends, or switches store and forward, when the tail is there.
    */
-  transmit(packet: number, channel: number, lane: number, bytes: number): void {
+  transmit(packet: number, channel: number, lane: number, bytes: number, time: number): void {
     const { ports, queue } = this;
     const { doubles } = ports;
     const port = channel * PORT;
     const base = packet * STRIDE;
     const serial =
       bytes === this.mtuBytes ? doubles[port + SERIAL]! : Math.round(bytes * ports.perByte[channel]!);
-    const start = this.errors ? queue.now + this.errors.delay(channel, bytes, serial) : queue.now;
+    const start = this.errors ? time + this.errors.delay(channel, bytes, serial) : time;
     doubles[port + FREE] = start + serial;
     doubles[port + PASSED]! += bytes;
     const from = queue.ints[base + BUFFER]!;

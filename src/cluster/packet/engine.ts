@@ -36,7 +36,7 @@ import {
 } from './ports.js';
 import { Progress } from './progress.js';
 import { Roamer } from './roaming.js';
-import { controlOf, wheelFor } from './setup.js';
+import { controlOf, mayRunAhead, wheelFor } from './setup.js';
 import { type PacketFlows, Sources } from './sources.js';
 import { emptyStats, type PacketStats, type PacketTimes } from './stats.js';
 
@@ -44,6 +44,9 @@ import { emptyStats, type PacketStats, type PacketTimes } from './stats.js';
 const START = -7;
 const FINISH = -8;
 const ALLOWED = -9;
+
+/** Packets that a port may have put on its cable ahead of time; more reach beyond the wheel of events. */
+const AHEAD = 4;
 
 /**
  * Runs flows packet by packet. A packet's head goes on to the next cable as soon as that is free and the buffer behind has
@@ -68,8 +71,18 @@ class PacketRun {
   private readonly channels: number;
   private readonly laneCount: number;
   private readonly mtuBytes: number;
+  /**
+   * Where a port has one lane, its queue is first come, first served, and what comes can be put on the cable now for when the
+   * port will be free: an event less. How far ahead, in picoseconds; 0 where order or room may still change. What begins at the
+   * port goes ahead too, as a NIC fetches a few packets, so that a flow that starts may wait for as many.
+   */
+  private readonly ahead: number;
+  /** [C] whether no flow begins there. */
+  private readonly passing: Uint8Array;
   private readonly progress: Progress;
   private readonly stats: PacketStats;
+  /** When the packet that is being sent goes onto its cable. */
+  private start = 0;
   private inFlight = 0;
   private events = 0;
 
@@ -88,6 +101,8 @@ class PacketRun {
     this.queue = new EventQueue(channelCount, ...wheelFor(network, flows, spec.mtuBytes));
     this.ports = new Ports(network, this.queue, this.laneCount, spec);
     this.sources = new Sources(flows, channelCount, spec.mtuBytes);
+    this.passing = this.sources.freePorts(channelCount);
+    this.ahead = this.laneCount === 1 && mayRunAhead(spec) ? AHEAD * this.ports.leastSerial : 0;
     this.path = journeys.path;
     const random = Random.stream(spec.seed, 'packets');
     this.roamer = new Roamer(at, this.ports, this.queue, journeys.path.includes(DETOUR), random.nextUint32());
@@ -123,7 +138,7 @@ class PacketRun {
 
   run(): PacketTimes {
     const { queue } = this;
-    const ports = 2 * this.at.network.cableCount;
+    const ports = this.passing.length;
     for (let id = queue.pop(); id >= 0; id = queue.pop()) {
       this.events++;
       if (id < ports) {
@@ -151,13 +166,13 @@ class PacketRun {
     else if (what === RESUME) {
       ports.setPaused(subject, false);
       this.serveIfFree(Math.floor(subject / this.laneCount));
-    } else if (what === START) this.start(subject);
+    } else if (what === START) this.startFlow(subject);
     else if (what === FINISH) this.finish(subject);
     else if (what === ALLOWED) this.list(subject);
     else this.listAll(subject);
   }
 
-  private start(flow: number): void {
+  private startFlow(flow: number): void {
     const { bytes, journeys } = this.flows;
     if (bytes[flow]! > 0 && journeys.ways[flow]! < journeys.ways[flow + 1]!) this.listAll(flow);
     else this.note(FINISH, flow, this.queue.now + Math.round(journeys.latency[flow]! * PICOSECONDS));
@@ -191,11 +206,10 @@ class PacketRun {
     if (entry >= 0) {
       ints[base + POSITION] = position + 1;
       this.offer(packet, entry);
-    } else
-      this.offer(
-        packet,
-        this.roamer.next(packet, this.path, Math.floor(ints[base + BUFFER]! / this.laneCount)),
-      );
+    } else {
+      const from = Math.floor(ints[base + BUFFER]! / this.laneCount);
+      this.offer(packet, this.roamer.next(packet, this.path, from));
+    }
   }
 
   /** To a port that it leaves by. */
@@ -204,12 +218,17 @@ class PacketRun {
     const lane = this.laneCount === 1 ? channel : this.cables.laneOf(packet, channel);
     const bytes = queue.ints[packet * STRIDE + BYTES]!;
     const free = ports.doubles[channel * PORT + FREE]!;
+    const start = Math.max(free, queue.now);
     if (
-      free <= queue.now &&
       ports.ints[channel * PORT_INTS + WAITING] === 0 &&
+      (start === queue.now || (start - queue.now < this.ahead && this.passing[channel] !== 0)) &&
       ports.mayTake(channel, lane, bytes)
     ) {
-      this.cables.transmit(packet, channel, lane, bytes);
+      if (start > queue.now) {
+        ports.noteQueue(channel);
+        this.noteWait(0, start - queue.now, channel, packet);
+      }
+      this.cables.transmit(packet, channel, lane, bytes, start);
       return;
     }
     ports.enqueue(channel, lane, packet, bytes);
@@ -233,17 +252,24 @@ class PacketRun {
     else ports.wakeBy(channel, free);
   }
 
-  /** A free port sends what may go, the most urgent first. */
+  /** A free port sends what may go, the most urgent first; with one lane, a few packets ahead. */
   private serve(channel: number): void {
-    const { ports, arbiter } = this;
-    let sent = this.priorities === 1 && this.servePriority(channel, 0);
-    for (let k = 0; this.priorities > 1 && k < this.priorities && !sent; k++) {
-      const priority = arbiter ? arbiter.order(channel, k) : k;
-      sent = this.servePriority(channel, priority);
+    const { ports, queue, arbiter } = this;
+    const waiting = channel * PORT_INTS + WAITING;
+    let sent = false;
+    this.start = queue.now;
+    if (this.laneCount > 1) {
+      for (let k = 0; k < this.priorities && !sent; k++) {
+        sent = this.servePriority(channel, arbiter ? arbiter.order(channel, k) : k);
+      }
+    } else {
+      const ahead = this.control && this.passing[channel] === 0 ? 0 : this.ahead;
+      do {
+        sent = this.servePriority(channel, 0);
+        this.start = ports.doubles[channel * PORT + FREE]!;
+      } while (sent && ports.ints[waiting]! > 0 && this.start - queue.now < ahead);
     }
-    if (sent && ports.ints[channel * PORT_INTS + WAITING]! > 0) {
-      ports.wakeBy(channel, ports.doubles[channel * PORT + FREE]!);
-    }
+    if (sent && ports.ints[waiting]! > 0) ports.wakeBy(channel, ports.doubles[channel * PORT + FREE]!);
   }
 
   /** What passes through and what begins here take turns. */
@@ -257,7 +283,8 @@ class PacketRun {
       ports.ints[turn] = 0;
       return true;
     }
-    const first = this.channels === 1 ? this.ready(channel, lane) : this.oldest(channel, lane);
+    const first =
+      this.channels === 1 ? ports.ready(channel, lane) : ports.oldest(channel, lane, this.channels);
     if (first >= 0) {
       this.forward(channel, first, priority);
       ports.ints[turn] = 1;
@@ -266,43 +293,23 @@ class PacketRun {
     return own && ports.ints[turn] === 0 && this.inject(channel, ring, lane);
   }
 
-  /** @returns the lane where its first packet may go, else -1 */
-  private ready(channel: number, lane: number): number {
-    const packet = this.ports.lanes[lane * LANE + FIRST]!;
-    if (packet < 0) return -1;
-    return this.ports.mayTake(channel, lane, this.queue.ints[packet * STRIDE + BYTES]!) ? lane : -1;
-  }
-
-  /** Of a priority's virtual channels, that whose first packet may go and has waited longest; -1 where none may. */
-  private oldest(channel: number, lane: number): number {
-    let found = -1;
-    let least = Infinity;
-    for (let l = lane; l < lane + this.channels; l++) {
-      if (this.ready(channel, l) < 0) continue;
-      const since = this.queue.doubles[this.ports.lanes[l * LANE + FIRST]! * DOUBLES]!;
-      if (since < least) {
-        least = since;
-        found = l;
-      }
-    }
-    return found;
-  }
-
   /** Sends the first packet of a lane, which may go. */
   private forward(channel: number, lane: number, priority: number): void {
     const { ports, queue } = this;
     const packet = ports.lanes[lane * LANE + FIRST]!;
     const bytes = queue.ints[packet * STRIDE + BYTES]!;
     ports.dequeue(channel, lane, bytes);
-    const wait = this.stats.waits[priority]!;
-    const waited = queue.now - queue.doubles[packet * DOUBLES]!;
-    if (waited > wait.seconds) {
-      wait.seconds = waited;
-      wait.channel = channel;
-      wait.flow = queue.ints[packet * STRIDE + FLOW]!;
-    }
+    this.noteWait(priority, this.start - queue.doubles[packet * DOUBLES]!, channel, packet);
     this.arbiter?.sent(channel, priority, bytes);
-    this.cables.transmit(packet, channel, lane, bytes);
+    this.cables.transmit(packet, channel, lane, bytes, this.start);
+  }
+
+  private noteWait(priority: number, waited: number, channel: number, packet: number): void {
+    const wait = this.stats.waits[priority]!;
+    if (waited <= wait.seconds) return;
+    wait.seconds = waited;
+    wait.channel = channel;
+    wait.flow = this.queue.ints[packet * STRIDE + FLOW]!;
   }
 
   /** Makes the next packet of the source whose turn it is. @returns whether one went */
@@ -347,7 +354,7 @@ class PacketRun {
     this.control?.sent(flow, packet, bytes);
     this.roamer.leaves(packet);
     this.arbiter?.sent(channel, this.flows.priorities[flow]!, bytes);
-    this.cables.transmit(packet, channel, lane, bytes);
+    this.cables.transmit(packet, channel, lane, bytes, this.start);
   }
 
   private deliver(packet: number): void {

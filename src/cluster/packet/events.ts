@@ -169,12 +169,15 @@ export class EventQueue {
   /** On to the next slot that holds something. @returns false when none does */
   private turn(): boolean {
     const next = this.nextSlot();
-    const distance = next < 0 ? Infinity : (next - this.slot) & this.mask;
-    const tick = Math.min(this.tick + distance, this.lateTick);
-    if (tick === Infinity) return false;
-    this.slot = (this.slot + ((tick - this.tick) % (this.mask + 1))) & this.mask;
-    this.tick = tick;
-    while (this.lateTick - tick <= this.mask) this.fetchLate();
+    const tick = next < 0 ? Infinity : this.tick + ((next - this.slot) & this.mask);
+    if (tick <= this.lateTick && next >= 0) {
+      this.slot = next;
+      this.tick = tick;
+    } else if (this.lateTick < Infinity) {
+      this.slot = (this.slot + ((this.lateTick - this.tick) % (this.mask + 1))) & this.mask;
+      this.tick = this.lateTick;
+    } else return false;
+    while (this.lateTick - this.tick <= this.mask) this.fetchLate();
     this.open();
     return true;
   }

@@ -35,7 +35,7 @@ const ROOM = 2;
 /** Credits on their way back, in the order of their times. */
 const RETURN_FIRST = 3;
 const RETURN_LAST = 4;
-/** The port waits for a credit (credits), or was told to pause (PFC). */
+/** The port waits for credits, or was told to pause (PFC). */
 const HELD_UP = 5;
 /** The receiver has asked for a pause. */
 const ASKED = 6;
@@ -59,8 +59,8 @@ export class Ports {
   readonly lanes: Int32Array;
   /** [C] picoseconds of a byte. */
   readonly perByte: Float64Array;
-  /** Most bytes queued at a port, and which; pauses asked for; most bytes held by a buffer that pauses. */
-  readonly most = { queued: 0, channel: -1, held: 0 };
+  /** Most that a packet found before it at a port, picoseconds and bytes, and which; most bytes held by a buffer that pauses. */
+  readonly most = { backlog: 0, queued: 0, channel: -1, held: 0 };
   pauses = 0;
   /** With PFC: [C] bytes from which on a pause is asked for, and where it ends. */
   private readonly pauseAt: Float64Array;
@@ -121,6 +121,14 @@ export class Ports {
     return switched && flowControl === 'pfc' ? PFC : CREDITS;
   }
 
+  /** Picoseconds of a full packet on the fastest cable. */
+  get leastSerial(): number {
+    let least = Infinity;
+    for (let port = 0; port < this.doubles.length; port += PORT)
+      least = Math.min(least, this.doubles[port + SERIAL]!);
+    return least;
+  }
+
   /** Wakes the port at a time, unless that happens before anyway. */
   wakeBy(channel: number, time: number): void {
     const { doubles, ints, queue } = this;
@@ -158,12 +166,23 @@ export class Ports {
     else packets[last * STRIDE + NEXT] = packet;
     lanes[lane * LANE + LAST] = packet;
     ints[channel * PORT_INTS + WAITING]!++;
-    const queued = ints[channel * PORT_INTS + QUEUED]! + bytes;
-    ints[channel * PORT_INTS + QUEUED] = queued;
-    if (queued > this.most.queued) {
-      this.most.queued = queued;
-      this.most.channel = channel;
-    }
+    this.noteQueue(channel);
+    ints[channel * PORT_INTS + QUEUED]! += bytes;
+  }
+
+  /** A packet finds the port busy. */
+  noteQueue(channel: number): void {
+    const backlog = this.backlog(channel);
+    if (backlog <= this.most.backlog) return;
+    this.most.backlog = backlog;
+    this.most.queued = Math.round(backlog / this.perByte[channel]!);
+    this.most.channel = channel;
+  }
+
+  /** Picoseconds until a port has sent all that it has. */
+  backlog(channel: number): number {
+    const busy = this.doubles[channel * PORT + FREE]! - this.queue.now;
+    return Math.max(0, busy) + this.ints[channel * PORT_INTS + QUEUED]! * this.perByte[channel]!;
   }
 
   /** Takes the first packet of a lane, which must have one. */
@@ -183,13 +202,37 @@ export class Ports {
     const control = lanes[at + CONTROL];
     if (control === OPEN) return true;
     if (control === PFC) return lanes[at + HELD_UP] === 0;
-    if (lanes[at + ROOM]! >= bytes) return true;
-    this.absorb(at);
-    if (lanes[at + ROOM]! >= bytes) return true;
+    if (lanes[at + ROOM]! < bytes) this.absorb(at);
+    if (lanes[at + ROOM]! >= bytes) {
+      if (lanes[at + HELD_UP] !== 0) lanes[at + HELD_UP] = 0;
+      return true;
+    }
+    lanes[at + HELD_UP] = 1;
     const first = lanes[at + RETURN_FIRST]!;
-    if (first < 0) lanes[at + HELD_UP] = 1;
-    else this.wakeBy(channel, this.queue.doubles[first * DOUBLES]!);
+    if (first >= 0) this.wakeBy(channel, this.queue.doubles[first * DOUBLES]!);
     return false;
+  }
+
+  /** @returns the lane where its first packet may go, else -1 */
+  ready(channel: number, lane: number): number {
+    const packet = this.lanes[lane * LANE + FIRST]!;
+    if (packet < 0) return -1;
+    return this.mayTake(channel, lane, this.queue.ints[packet * STRIDE + BYTES]!) ? lane : -1;
+  }
+
+  /** Of so many lanes from one on, that whose first packet may go and has waited longest; -1 where none may. */
+  oldest(channel: number, lane: number, count: number): number {
+    let found = -1;
+    let least = Infinity;
+    for (let l = lane; l < lane + count; l++) {
+      if (this.ready(channel, l) < 0) continue;
+      const since = this.queue.doubles[this.lanes[l * LANE + FIRST]! * DOUBLES]!;
+      if (since < least) {
+        least = since;
+        found = l;
+      }
+    }
+    return found;
   }
 
   /** Adds the credits that are back. */
@@ -244,23 +287,37 @@ export class Ports {
     this.tell(lane, RESUME, time);
   }
 
-  /** Credits come in order: one that would be earlier than those before comes with them. */
-  private giveBack(channel: number, at: number, bytes: number, earliest: number): void {
+  /** A credit that comes at a time, which is not always after those that are on their way: outputs differ. */
+  private giveBack(channel: number, at: number, bytes: number, time: number): void {
     const { lanes, queue } = this;
     // Those that are back are taken in first, so that few records are in use.
     this.absorb(at);
     const id = queue.take();
-    const last = lanes[at + RETURN_LAST]!;
-    const time = last < 0 ? earliest : Math.max(earliest, queue.doubles[last * DOUBLES]!);
     queue.doubles[id * DOUBLES] = time;
-    queue.ints[id * STRIDE + NEXT] = -1;
     queue.ints[id * STRIDE + BYTES] = bytes;
-    if (last < 0) lanes[at + RETURN_FIRST] = id;
-    else queue.ints[last * STRIDE + NEXT] = id;
-    lanes[at + RETURN_LAST] = id;
-    if (lanes[at + HELD_UP] === 0) return;
-    lanes[at + HELD_UP] = 0;
-    this.wakeBy(channel, time);
+    const last = lanes[at + RETURN_LAST]!;
+    if (last >= 0 && queue.doubles[last * DOUBLES]! > time) this.insert(at, id, time);
+    else {
+      queue.ints[id * STRIDE + NEXT] = -1;
+      if (last < 0) lanes[at + RETURN_FIRST] = id;
+      else queue.ints[last * STRIDE + NEXT] = id;
+      lanes[at + RETURN_LAST] = id;
+    }
+    if (lanes[at + HELD_UP] !== 0) this.wakeBy(channel, time);
+  }
+
+  /** Among credits on their way, before the first that comes later; there is one. */
+  private insert(at: number, id: number, time: number): void {
+    const { lanes, queue } = this;
+    let before = -1;
+    let after = lanes[at + RETURN_FIRST]!;
+    while (queue.doubles[after * DOUBLES]! <= time) {
+      before = after;
+      after = queue.ints[after * STRIDE + NEXT]!;
+    }
+    queue.ints[id * STRIDE + NEXT] = after;
+    if (before < 0) lanes[at + RETURN_FIRST] = id;
+    else queue.ints[before * STRIDE + NEXT] = id;
   }
 
   private tell(lane: number, what: number, time: number): void {

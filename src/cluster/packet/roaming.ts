@@ -3,7 +3,7 @@ import { headOf, type Network, SWITCH, verticesOf } from '../graph.js';
 import type { SwitchRoutes } from '../switch-routes.js';
 import { type EventQueue, POSITION, STRIDE } from './events.js';
 import { DETOUR, targetOf } from './journeys.js';
-import { FREE, PORT, PORT_INTS, type Ports, QUEUED } from './ports.js';
+import type { Ports } from './ports.js';
 
 /** Lists of channels that lead closer to a switch, made when they are asked for; alike ones are one. */
 class Choices {
@@ -127,23 +127,16 @@ export class Roamer {
     const drawn = this.below(count);
     let best = lists[list + 1 + drawn]!;
     if (!this.adaptive) return best;
-    let least = this.backlog(best);
+    let least = this.ports.backlog(best);
     for (let i = 1; i < count && least > 0; i++) {
       const channel = lists[list + 1 + ((drawn + i) % count)]!;
-      const backlog = this.backlog(channel);
+      const backlog = this.ports.backlog(channel);
       if (backlog < least) {
         least = backlog;
         best = channel;
       }
     }
     return best;
-  }
-
-  /** Picoseconds until a port has sent all that it has. */
-  private backlog(channel: number): number {
-    const { doubles, ints, perByte } = this.ports;
-    const busy = doubles[channel * PORT + FREE]! - this.queue.now;
-    return Math.max(0, busy) + ints[channel * PORT_INTS + QUEUED]! * perByte[channel]!;
   }
 
   /** Draws a packet's stop at its first switch: any switch with a way to and fro, or `at` for none. */
@@ -166,8 +159,8 @@ export class Roamer {
   private isShorter(at: number, target: number, stop: number): boolean {
     if (stop === at || at === target) return true;
     const { routes } = this;
-    const direct = this.backlog(this.pick(this.choices.closer(at, target)));
-    const around = this.backlog(this.pick(this.choices.closer(at, stop)));
+    const direct = this.ports.backlog(this.pick(this.choices.closer(at, target)));
+    const around = this.ports.backlog(this.pick(this.choices.closer(at, stop)));
     const cables = routes.distance(at, stop) + routes.distance(stop, target);
     return direct * routes.distance(at, target) <= around * cables;
   }

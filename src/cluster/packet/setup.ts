@@ -26,7 +26,7 @@ export function wheelFor(
     const serial = (mtuBytes / network.bytesPerSecond[e]!) * PICOSECONDS;
     const ends = [network.from[e]!, network.to[e]!].map((v) => network.vertexSeconds[v]!);
     const delay = (network.cableSeconds[e]! + Math.max(...ends)) * PICOSECONDS;
-    reach = Math.max(reach, delay + 2 * serial);
+    reach = Math.max(reach, delay + 6 * serial);
     least = Math.min(least, serial);
   }
   const busy = Math.max(1, Math.min(2 * network.cableCount, 4 * Math.min(bytes.length, priorities.length)));
@@ -35,6 +35,10 @@ export function wheelFor(
 }
 
 const powerOfTwo = (least: number): number => 2 ** Math.ceil(Math.log2(least));
+
+/** Whether a packet's time at a busy port with one lane is settled when it comes: no pause, no line of inputs, no mark by queue. */
+export const mayRunAhead = ({ flowControl, queueing, congestionControl }: PacketSpec): boolean =>
+  flowControl === 'credits' && queueing === 'voq' && congestionControl !== 'dcqcn';
 
 /** Who decides when flows may send; null where they always may. */
 export function controlOf(

@@ -60,6 +60,13 @@ export class Sources {
     }
   }
 
+  /** @returns [C] 1 where no flow begins */
+  freePorts(channels: number): Uint8Array {
+    const free = new Uint8Array(channels).fill(1);
+    for (const ring of this.ringOf) free[Math.floor(ring / this.flows.priorityCount)] = 0;
+    return free;
+  }
+
   /** @returns the way whose turn it is; -1 where there is none */
   head(ring: number): number {
     return this.first[ring]!;
