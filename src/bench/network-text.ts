@@ -1,6 +1,6 @@
 import { table } from '../report/table.js';
 import { bytes, count, duration } from '../report/units.js';
-import type { NetworkReport } from './network.js';
+import type { NetworkCase, NetworkReport } from './network.js';
 import type { PacketCase } from './packets.js';
 
 /** The report for a terminal. */
@@ -15,7 +15,7 @@ export function networkText({ cases, packets }: NetworkReport): string {
 const right = (title: string) => ({ title, align: 'right' as const });
 
 function flowTable(cases: NetworkReport['cases']): string {
-  const titles = ['flows', 'changes', 'routing', 'run', 'target', 'SimGrid', 'memory'];
+  const titles = ['flows', 'changes', 'routing', 'run', 'target', 'SimGrid', 'memory', 'ends apart'];
   const rows = cases.map((one) => [
     one.name,
     count(one.flows),
@@ -23,10 +23,17 @@ function flowTable(cases: NetworkReport['cases']): string {
     duration(one.routingSeconds),
     duration(one.runSeconds),
     `${one.runSeconds <= one.targetSeconds ? 'met' : 'MISSED'} ${duration(one.targetSeconds)}`,
-    one.simgridSeconds === null ? '—' : duration(one.simgridSeconds),
+    simgridOf(one),
     bytes(one.residentBytes),
+    one.peer ? `${(100 * one.peer.apart).toPrecision(2)} %` : '—',
   ]);
   return table([{ title: 'all-to-all, processor time' }, ...titles.map(right)], rows);
+}
+
+/** In this run, or else at another time. */
+function simgridOf({ peer, simgridSeconds, runSeconds }: NetworkCase): string {
+  if (peer) return `${duration(peer.seconds)}, ×${(peer.seconds / runSeconds).toFixed(1)}`;
+  return simgridSeconds === null ? '—' : `${duration(simgridSeconds)} (known)`;
 }
 
 /** At least this many times htsim's events per second. */

@@ -1,11 +1,13 @@
 /** The flow engine's speed: processor time of all-to-alls on fat-trees, every flow its own unless folded. Packets: packets.ts. */
 
+import { cpus } from 'node:os';
 import { buildNetwork } from '../cluster/build.js';
 import { runFlows } from '../cluster/flow-engine.js';
 import { placesOf, routeAll, simulate, workloadOf } from '../cluster/simulate.js';
 import type { Ui } from '../report/ui.js';
 import { parseScenario, type ScenarioInput } from '../spec/scenario.js';
 import { benchPackets, type PacketCase } from './packets.js';
+import { buildSimgrid, runSimgrid, type SimgridRun, WAYS, type Way } from './simgrid.js';
 
 export interface NetworkCase {
   name: string;
@@ -19,11 +21,23 @@ export interface NetworkCase {
   targetSeconds: number;
   /** Resident memory after the run. */
   residentBytes: number;
-  /** The same by SimGrid 3.32 (Debian) on the machine of bench/results, the fastest of four ways to post flows. */
+  /** The same by SimGrid 3.32 (Debian) at another time, the fastest of four ways to post flows. */
   simgridSeconds: number | null;
+  /** The same by SimGrid in this run; only with a peer. */
+  peer?: PeerCase;
+}
+
+export interface PeerCase {
+  way: Way;
+  seconds: number;
+  residentBytes: number;
+  /** The largest difference between its ends of flows and ours, over the end. */
+  apart: number;
 }
 
 export interface NetworkReport {
+  /** What this was measured on. */
+  machine: { cpu: string; cores: number; node: string };
   cases: NetworkCase[];
   packets: PacketCase[];
 }
@@ -35,11 +49,14 @@ interface Plan {
   simgridSeconds: number | null;
   fold?: boolean;
   long?: boolean;
+  /** Ways that SimGrid is tried in; none where it would take too long. */
+  ways?: readonly Way[];
 }
 
+/** Without latencies, which SimGrid's model treats in its own way. */
 const allToAll = (endpoints: number, spread: number): ScenarioInput => ({
   name: 'all-to-all',
-  network: { topology: { kind: 'fat-tree', endpoints } },
+  network: { topology: { kind: 'fat-tree', endpoints }, latency: 'ideal' },
   workload: [{ kind: 'all-to-all', bytes: endpoints * 2 ** 20, spread }],
 });
 
@@ -51,9 +68,29 @@ const planes = (endpoints: number, mode: 'static' | 'ecmp'): ScenarioInput => ({
 });
 
 const PLANS: readonly Plan[] = [
+  {
+    name: '128 NICs, equal sizes',
+    scenario: allToAll(128, 0),
+    targetSeconds: 0.3,
+    simgridSeconds: null,
+    ways: WAYS,
+  },
   { name: '256 NICs, equal sizes', scenario: allToAll(256, 0), targetSeconds: 0.3, simgridSeconds: 3.3 },
   { name: '1,024 NICs, equal sizes', scenario: allToAll(1024, 0), targetSeconds: 10, simgridSeconds: 380 },
-  { name: '128 NICs, sizes ±50 %', scenario: allToAll(128, 0.5), targetSeconds: 1, simgridSeconds: 70 },
+  {
+    name: '64 NICs, sizes ±50 %',
+    scenario: allToAll(64, 0.5),
+    targetSeconds: 0.5,
+    simgridSeconds: null,
+    ways: WAYS,
+  },
+  {
+    name: '128 NICs, sizes ±50 %',
+    scenario: allToAll(128, 0.5),
+    targetSeconds: 1,
+    simgridSeconds: 70,
+    ways: ['detached'],
+  },
   {
     name: '16,384 GPUs in planes, folded',
     scenario: planes(16384, 'static'),
@@ -79,33 +116,44 @@ const PLANS: readonly Plan[] = [
 
 /** @param long also the cases that take a minute; @param only those whose name contains this */
 export function benchNetwork(
-  { long = false, only = '' }: { long?: boolean; only?: string },
+  { long = false, only = '', peer }: { long?: boolean; only?: string; peer?: 'simgrid' },
   ui: Ui,
 ): NetworkReport {
+  const simgrid = peer === undefined ? undefined : buildSimgrid();
   const plans = PLANS.filter((plan) => (long || !plan.long) && plan.name.includes(only));
   const progress = ui.progress('network');
   const cases = plans.map((plan, done) => {
-    const measured = plan.fold ? measureFolded(plan) : measure(plan);
+    const measured = plan.fold ? measureFolded(plan) : measure(plan, simgrid);
     progress.update({ done: done + 1, total: plans.length });
     return measured;
   });
   progress.end();
-  return { cases, packets: benchPackets({ only }, ui) };
+  return { machine: machineOf(), cases, packets: benchPackets({ only }, ui) };
 }
+
+const machineOf = (): NetworkReport['machine'] => ({
+  cpu: cpus()[0]?.model ?? 'unknown',
+  cores: cpus().length,
+  node: process.version,
+});
 
 const processorSeconds = (): number => process.cpuUsage().user / 1e6;
 
-function measure({ name, scenario: input, targetSeconds, simgridSeconds }: Plan): NetworkCase {
+function measure(plan: Plan, simgrid: string | undefined): NetworkCase {
+  const { name, scenario: input, targetSeconds, simgridSeconds, ways = [] } = plan;
   const scenario = parseScenario(input, name);
   const begin = processorSeconds();
   const network = buildNetwork(scenario.network);
   const workloads = scenario.workload!.map((traffic) => workloadOf(traffic, placesOf(network, scenario)));
   const flows = routeAll(network, scenario, workloads);
+  // SimGrid counts whole bytes.
+  for (let f = 0; f < flows.count; f++) flows.bytes[f] = Math.floor(flows.bytes[f]!);
   const routed = processorSeconds();
-  const { events } = runFlows(flows);
+  const { events, end } = runFlows(flows);
   const runSeconds = processorSeconds() - routed;
   const residentBytes = process.memoryUsage.rss();
   const routingSeconds = routed - begin;
+  const runs = simgrid ? ways.map((way) => runSimgrid(simgrid, way, flows, workloads[0]!.transfers)) : [];
   return {
     name,
     flows: flows.count,
@@ -115,7 +163,14 @@ function measure({ name, scenario: input, targetSeconds, simgridSeconds }: Plan)
     targetSeconds,
     residentBytes,
     simgridSeconds,
+    ...(runs.length > 0 ? { peer: fastest(runs, end) } : {}),
   };
+}
+
+function fastest(runs: readonly SimgridRun[], ours: Float64Array): PeerCase {
+  const { way, seconds, residentBytes, ends } = runs.reduce((a, b) => (b.seconds < a.seconds ? b : a));
+  const apart = ends.reduce((most, end, f) => Math.max(most, Math.abs(end - ours[f]!) / ours[f]!), 0);
+  return { way, seconds, residentBytes, apart };
 }
 
 /** Folding is part of the work: all of it is counted. */

@@ -132,13 +132,21 @@ function addNetworkBench(bench: Command): void {
     )
     .option('--only <text>', 'only cases whose name contains this')
     .option('--long', 'also the cases that take a minute')
+    .addOption(
+      new Option('--peer <name>', 'run the same flows there too, and compare their ends').choices([
+        'simgrid',
+      ]),
+    )
     .option('--out <file>', 'where the results go as JSON (default: bench/results/network.json)');
-  runs<{ only?: string; long?: boolean; out?: string }>(command, async (session, { out, ...flags }) => {
-    const { benchNetwork } = await import('../bench/network.js');
-    const { networkText } = await import('../bench/network-text.js');
-    const report = benchNetwork(present(flags), session);
-    return save(report, networkText(report), out ?? defaultFile('network', undefined));
-  });
+  runs<{ only?: string; long?: boolean; peer?: 'simgrid'; out?: string }>(
+    command,
+    async (session, { out, ...flags }) => {
+      const { benchNetwork } = await import('../bench/network.js');
+      const { networkText } = await import('../bench/network-text.js');
+      const report = benchNetwork(present(flags), session);
+      return save(report, networkText(report), out ?? defaultFile('network', undefined));
+    },
+  );
 }
 
 function addNumericsBench(bench: Command): void {

@@ -98,7 +98,11 @@ describe('fathom network', () => {
       cases: object[];
     };
     expect(cases).toMatchObject([{ name: '256 NICs, equal sizes', flows: 256 * 255 }]);
-    expect(JSON.parse(readFileSync(out, 'utf8'))).toEqual({ cases, packets: [] });
+    expect(JSON.parse(readFileSync(out, 'utf8'))).toMatchObject({
+      cases,
+      packets: [],
+      machine: { node: process.version },
+    });
   });
 
   it('names what is wrong in one line', async () => {
