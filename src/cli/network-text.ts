@@ -56,7 +56,7 @@ export function cost({ name }: Scenario, c: NetworkCost, prices: Prices, share: 
   ];
   const allToAll =
     share === null
-      ? 'all-to-all not walked: more than 2,500 switches'
+      ? 'all-to-all not walked: too many switches'
       : `uniform all-to-all over shortest ways gives ${percent(share)} of a port, so ${money(c.dollarsPerEndpoint / (50 * share))} per GB/s delivered at 400 Gb/s`;
   return [
     `${name}, prices ${prices.name} (${prices.source})`,
@@ -67,18 +67,31 @@ export function cost({ name }: Scenario, c: NetworkCost, prices: Prices, share: 
 
 interface SweepRow {
   endpoints: number;
-  networks: { name: string; cost: NetworkCost | null }[];
+  networks: { name: string; cost: NetworkCost | null; allToAllShare: number | null }[];
 }
+
+/** GB/s of a port in a sweep: 400 Gb/s. */
+const PORT = 50;
 
 export function costSweep(rows: readonly SweepRow[], prices: Prices): string {
   const names = rows[0]!.networks.map(({ name }) => name);
-  const cells = rows.map(({ endpoints, networks }) => [
-    String(endpoints),
-    ...networks.map(({ cost: c }) => (c ? (c.dollars / endpoints / 1000).toFixed(2) : '—')),
-  ]);
+  type Cell = (c: NetworkCost, endpoints: number, share: number | null) => string;
+  const sheet = (cell: Cell) => {
+    const cells = rows.map(({ endpoints, networks }) => [
+      String(endpoints),
+      ...networks.map(({ cost: c, allToAllShare }) => (c ? cell(c, endpoints, allToAllShare) : '—')),
+    ]);
+    return table([right('endpoints'), ...names.map(right)], cells);
+  };
   return [
     `k$ per endpoint in use, smallest network of 64-port switches; prices ${prices.name} (${prices.source})`,
-    table([right('endpoints'), ...names.map(right)], cells),
+    sheet((c, endpoints) => (c.dollars / endpoints / 1000).toFixed(2)),
+    'W per endpoint in use',
+    sheet((c, endpoints) => (c.watts / endpoints).toFixed(1)),
+    '$ per GB/s that an endpoint gets in a uniform all-to-all over shortest ways; — where it is not walked',
+    sheet((c, endpoints, share) =>
+      share === null ? '—' : (c.dollars / endpoints / (PORT * share)).toFixed(1),
+    ),
   ].join('\n\n');
 }
 

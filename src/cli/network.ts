@@ -95,6 +95,9 @@ async function costOne(scenario: Scenario, given: Prices | undefined): Promise<O
   return { json, text: text.cost(scenario, cost, prices, allToAllShare) };
 }
 
+/** Of the walk that gives what an all-to-all gets, for each of many networks. */
+const SWEEP_STEPS = 2e8;
+
 async function costSweep(
   session: Session,
   endpoints: number | undefined,
@@ -102,7 +105,7 @@ async function costSweep(
 ): Promise<Outcome> {
   const { buildNetwork } = await import('../cluster/build.js');
   const { costOf } = await import('../cluster/cost.js');
-  const { topologiesFor } = await import('../cluster/sizes.js');
+  const { topologiesFor, uniformThroughput } = await import('../cluster/sizes.js');
   const { parseNetwork } = await import('../spec/network.js');
   const { PRICE_BOOKS } = await import('../spec/prices.js');
   const prices = given ?? PRICE_BOOKS['isca-2025'];
@@ -110,8 +113,10 @@ async function costSweep(
   const progress = session.progress('cost');
   const rows = sizes.map((size, done) => {
     const networks = topologiesFor(size).map(({ name, topology }) => {
-      if (!topology) return { name, cost: null };
-      return { name, cost: costOf(buildNetwork(parseNetwork({ topology }, name)), 64, prices) };
+      if (!topology) return { name, cost: null, allToAllShare: null };
+      const network = buildNetwork(parseNetwork({ topology }, name));
+      const allToAllShare = uniformThroughput(network, SWEEP_STEPS);
+      return { name, cost: costOf(network, 64, prices), allToAllShare };
     });
     progress.update({ done: done + 1, total: sizes.length });
     return { endpoints: size, networks };

@@ -1,5 +1,11 @@
 import { UserError } from '../errors.js';
-import { type LatencySpec, latencyOf, type NetworkSpec, type NodeSpec } from '../spec/network.js';
+import {
+  type LatencySpec,
+  latencyOf,
+  type NetworkSpec,
+  type NodeSpec,
+  payloadShareOf,
+} from '../spec/network.js';
 import { type Ports, portsOfNic, wireFabric, wiringOf } from './fabric.js';
 import { wireFatTree } from './fat-tree.js';
 import { ENDPOINT_CABLE, GPU, GraphBuilder, type Network, NIC, NVLINK, NVSWITCH, PCIE } from './graph.js';
@@ -16,7 +22,7 @@ export function buildNetwork(spec: NetworkSpec): Network {
   const builder = new GraphBuilder();
   const latency = latencyOf(spec);
   checkNode(spec);
-  const rate = spec.fabricGbps * GBPS * spec.payloadShare;
+  const rate = spec.fabricGbps * GBPS * payloadShareOf(spec);
   const flight = latency.fabricMetres * latency.cableNsPerMetre * NS;
   const ports = wireFabric(
     builder,
@@ -68,7 +74,7 @@ function plugIn(
     seconds: latency.hostNs * NS,
   });
   builder.nics.push(vertex);
-  const bytesPerSecond = (spec.endpointGbps * GBPS * spec.payloadShare) / portsOfNic(spec.topology);
+  const bytesPerSecond = (spec.endpointGbps * GBPS * payloadShareOf(spec)) / portsOfNic(spec.topology);
   const seconds = latency.endpointMetres * latency.cableNsPerMetre * NS;
   for (let port = 0; port < ports.portsPerNic; port++) {
     const to = ports.switches[nic * ports.portsPerNic + port]!;
@@ -110,11 +116,12 @@ export const STORAGE_PLANE = -1;
 /** One more NIC a node, reached by all its GPUs, on a fat-tree of its own; flows of the compute network never use it. */
 function addStorage(
   builder: GraphBuilder,
-  { topology, node, endpointGbps, payloadShare }: NetworkSpec,
+  spec: NetworkSpec,
   cable: { bytesPerSecond: number; seconds: number },
   { hostNs, switchNs, endpointMetres, cableNsPerMetre }: LatencySpec,
 ): void {
-  const { gpus, nics, pcieGBps } = node!;
+  const { topology, endpointGbps } = spec;
+  const { gpus, nics, pcieGBps } = spec.node!;
   const nodes = builder.nics.length / nics;
   const radix = 'radix' in topology ? topology.radix : 64;
   const shape = { radix, layers: nodes > (radix * radix) / 2 ? 3 : 2, oversubscription: 1 } as const;
@@ -130,7 +137,7 @@ function addStorage(
     });
     builder.addCable(nic, leaves[n]!, {
       kind: ENDPOINT_CABLE,
-      bytesPerSecond: endpointGbps * GBPS * payloadShare,
+      bytesPerSecond: endpointGbps * GBPS * payloadShareOf(spec),
       seconds: endpointMetres * cableNsPerMetre * NS,
     });
     for (let g = 0; g < gpus; g++) {

@@ -1,5 +1,5 @@
 import type { NetworkInput } from '../spec/network.js';
-import { headOf, type Network, SWITCH, verticesOf } from './graph.js';
+import { ENDPOINT_CABLE, headOf, type Network, SWITCH, verticesOf } from './graph.js';
 import { isSlimFlyOrder, slimFlyDegree, slimFlyEndpoints } from './slim-fly.js';
 
 type Topology = NetworkInput['topology'];
@@ -40,35 +40,41 @@ function dragonfly(endpoints: number): Topology | null {
   return null;
 }
 
-/** Networks of more switches are not walked; see `uniformThroughput`. */
-const MOST_SWITCHES = 2500;
+/** Steps of the walk beyond which none is made, some seconds. */
+const MOST_STEPS = 1e9;
 
 /**
  * What each NIC gets in a uniform all-to-all when traffic is spread evenly over shortest ways, as a share of its port: the busiest
- * channel is full. Null above 2,500 switches, where walking all pairs takes too long.
+ * channel is full. One plane is walked, as the others are built alike. Null where there are more than `most` pairs of a switch and
+ * a channel.
  */
-export function uniformThroughput(network: Network): number | null {
-  const switches = verticesOf(network, SWITCH);
-  if (switches.length > MOST_SWITCHES) return null;
+export function uniformThroughput(network: Network, most = MOST_STEPS): number | null {
   const nicsOn = new Float64Array(network.vertexCount);
-  const planeSize = new Map<number, number>();
-  for (const nic of network.nics) {
-    for (let i = network.offsets[nic]!; i < network.offsets[nic + 1]!; i++) {
-      const home = headOf(network, network.outgoing[i]!);
-      if (network.kind[home] !== SWITCH) continue;
-      nicsOn[home]!++;
-      const plane = network.plane[home]!;
-      planeSize.set(plane, (planeSize.get(plane) ?? 0) + 1);
-    }
+  const first = network.plane[headOf(network, firstPort(network))]!;
+  let [nics, channels] = [0, 0];
+  for (let e = 0; e < network.cableCount; e++) {
+    const to = network.to[e]!;
+    if (network.plane[to] !== first) continue;
+    channels += 2;
+    if (network.cableKind[e] !== ENDPOINT_CABLE) continue;
+    nicsOn[to]!++;
+    nics++;
   }
+  const sources = verticesOf(network, SWITCH).filter((v) => nicsOn[v]! > 0);
+  if (sources.length * channels > most) return null;
   // Every NIC sends 1 in all, in equal parts to the others of its plane; a NIC's own port carries 1.
   const load = new Float64Array(2 * network.cableCount);
-  for (const source of switches) {
-    const others = planeSize.get(network.plane[source]!)! - 1;
-    if (nicsOn[source]! > 0 && others > 0)
-      spreadFrom(network, source, nicsOn, nicsOn[source]! / others, load);
+  if (nics > 1) {
+    for (const source of sources) spreadFrom(network, source, nicsOn, nicsOn[source]! / (nics - 1), load);
   }
-  return 1 / load.reduce((most, x) => Math.max(most, x), 1);
+  return 1 / load.reduce((busiest, x) => Math.max(busiest, x), 1);
+}
+
+/** The channel out of the first NIC. */
+function firstPort(network: Network): number {
+  const nic = network.nics[0]!;
+  const channels = network.outgoing.subarray(network.offsets[nic]!, network.offsets[nic + 1]!);
+  return channels.find((channel) => network.cableKind[channel >> 1] === ENDPOINT_CABLE)!;
 }
 
 /** Adds what NICs of one switch send to all others: from the farthest switches back, evenly over the channels that come closer. */

@@ -19,6 +19,28 @@ export const NETWORK_PRESETS = {
     network: { topology: { kind: 'multi-rail-fat-tree', endpoints: 2048, rails: 8 }, node: H800 },
     workload: [{ kind: 'all-to-all', bytes: 1024 * MIB, ranks: 128 }],
   },
+  /** The same planes of RoCE switches, flows hashed to cables [ISCA §5.2]. */
+  'h800-mpft-roce': {
+    name: 'h800-mpft-roce',
+    network: {
+      topology: { kind: 'multi-plane-fat-tree', endpoints: 2048, planes: 8 },
+      node: H800,
+      latency: 'roce',
+      payloadShare: 'roce',
+    },
+    routing: { mode: 'ecmp' },
+    workload: [{ kind: 'all-to-all', bytes: 1024 * MIB, ranks: 128 }],
+  },
+  /** Two expert-parallel groups of 64 dispatch while their data-parallel pairs reduce gradients over the same NICs. */
+  'ep-dp-128': {
+    name: 'ep-dp-128',
+    network: { topology: { kind: 'multi-plane-fat-tree', endpoints: 128, planes: 8, radix: 16 }, node: H800 },
+    workload: [
+      { kind: 'ep-dispatch', nodeLimit: 4, ranks: 64 },
+      { kind: 'ep-dispatch', nodeLimit: 4, ranks: 64, first: 64, seed: 1 },
+      { kind: 'reduce-scatter', bytes: 64 * MIB, groupSize: 2, groupStride: 64 },
+    ],
+  },
   /** Dispatch of 4,096 tokens a GPU over 64 GPUs, as DeepEP does it. */
   'deepep-64': {
     name: 'deepep-64',

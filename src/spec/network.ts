@@ -145,8 +145,8 @@ export const networkSchema = z.strictObject({
   /** Of a NIC, all its ports together. */
   endpointGbps: gigabits.default(400),
   fabricGbps: gigabits.default(400),
-  /** Share of a cable's rate that payload gets: headers, acknowledgements; 1 counts the wire. */
-  payloadShare: z.number().positive().max(1).default(1),
+  /** Share of a cable's rate that payload gets: a number, or what headers of full packets leave; 1 counts the wire. */
+  payloadShare: z.union([z.enum(['infiniband', 'roce']), z.number().positive().max(1)]).default(1),
   latency: z.union([z.enum(['infiniband', 'roce', 'ideal']), latency]).default('infiniband'),
 });
 export type NetworkSpec = z.infer<typeof networkSchema>;
@@ -163,6 +163,17 @@ export function parseNetwork(json: unknown, origin: string): NetworkSpec {
   if (!parsed.success) throw new UserError(`${origin}: ${describeIssues(parsed.error)}`);
   return parsed.data;
 }
+
+/**
+ * Payload of full packets, 4,096 bytes, over what they take of the wire. InfiniBand: local route header 8, base transport header
+ * 12, checks 4 + 2 [InfiniBand Architecture Specification, volume 1, §5.2]. RoCE v2: preamble 8, gap 12, Ethernet 14 + 4
+ * [IEEE 802.3], IPv4 20, UDP 8, base transport header 12, check 4 [annex A17].
+ */
+const PAYLOAD_SHARES = { infiniband: 4096 / (4096 + 26), roce: 4096 / (4096 + 82) } as const;
+
+/** The payload share that a description names or gives. */
+export const payloadShareOf = ({ payloadShare: given }: NetworkSpec): number =>
+  typeof given === 'string' ? PAYLOAD_SHARES[given] : given;
 
 /** The latencies that a description names or spells out. */
 export const latencyOf = ({ latency: given }: NetworkSpec): LatencySpec =>

@@ -84,6 +84,14 @@ describe('fathom network', () => {
     );
   });
 
+  it('runs the example in which a plane fails', async () => {
+    const example = 'examples/network-faults.json';
+    const { stdout } = await fathom(['network', 'simulate', example]);
+    expect(stdout).toMatch(/plane 3 breaks +\d+\n.*routes avoid plane 3[\s\S]*plane 3 works again/);
+    const packets = await fathom(['network', 'simulate', example, '--engine', 'packet']);
+    expect(packets.stderr).toMatch(/packets know faults from the beginning only/);
+  });
+
   it('folds, and weighs failures', async () => {
     const args = ['network', 'simulate', 'h800-mpft', '--fold'];
     expect((await fathom(args)).stderr).toMatch(/cannot be folded: its workload must be one all-to-all/);
