@@ -46,7 +46,7 @@ interface InferFlags {
   out?: string;
 }
 
-/** `fathom bench kernels|train|infer|numerics|serve`. */
+/** `fathom bench kernels|train|infer|numerics|serve|network|plan`. */
 export function addBench(program: Command): void {
   const bench = program.command('bench').description('measure this machine and what fathom makes of it');
   addKernels(bench);
@@ -55,6 +55,7 @@ export function addBench(program: Command): void {
   addNumericsBench(bench);
   addServeBench(bench);
   addNetworkBench(bench);
+  addPlanBench(bench);
 }
 
 function addKernels(bench: Command): void {
@@ -147,6 +148,21 @@ function addNetworkBench(bench: Command): void {
       return save(report, networkText(report), out ?? defaultFile('network', undefined));
     },
   );
+}
+
+function addPlanBench(bench: Command): void {
+  const command = bench
+    .command('plan')
+    .description('measure the planner: one estimate, a search, and beside planners in Python (FATHOM_PEERS)')
+    .option('--plans <n>', 'plans of DeepSeek-V3 on 2,048 H800 to predict', integer(1), 100_000)
+    .option('--no-peers', 'leave llm-analysis out')
+    .option('--out <file>', 'where the results go as JSON (default: bench/results/plan.json)');
+  runs<{ plans: number; peers: boolean; out?: string }>(command, async (session, { out, ...flags }) => {
+    const { benchPlan } = await import('../bench/plan.js');
+    const { planBenchText } = await import('../bench/plan-text.js');
+    const report = await benchPlan(flags, session);
+    return save(report, planBenchText(report), out ?? defaultFile('plan', undefined));
+  });
 }
 
 function addNumericsBench(bench: Command): void {

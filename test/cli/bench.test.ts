@@ -4,6 +4,7 @@ import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { addonProblem, loadAddon } from '../../src/backend/native/addon.js';
 import type { KernelReport } from '../../src/bench/kernels.js';
+import type { PlanReport } from '../../src/bench/plan.js';
 import { fathom, fathomJson } from './run.js';
 
 let folder: string;
@@ -36,6 +37,16 @@ describe('fathom bench', () => {
     expect(code).toBe(1);
     expect(stderr).toMatch(/^fathom: --only nonsense matches no kernel; .*\n$/);
     expect(existsSync(out)).toBe(false);
+  });
+
+  it('measures the planner', async () => {
+    const out = path.join(folder, 'plan.json');
+    const report = await fathomJson(['bench', 'plan', '--plans', '2000', '--no-peers', '--out', out]);
+    expect(JSON.parse(readFileSync(out, 'utf8'))).toEqual(report);
+    const { search, command, peers } = report as unknown as PlanReport;
+    // Two threads predict half of them each.
+    expect([search.predicted, command.predicted, peers]).toEqual([2000, 2000, []]);
+    expect(search.secondsEach).toBeGreaterThan(0);
   });
 
   it('refuses an unknown model as wrong use', async () => {
