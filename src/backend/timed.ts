@@ -24,23 +24,29 @@ export interface TimedBackend {
   /** What was spent since the last reset, most expensive first. */
   times(): OpTime[];
   reset(): void;
+  /** While false, ops run as if the backend were not wrapped. */
+  measuring: boolean;
 }
 
-/** Wraps a backend whose ops are done when they return. */
-export function timedBackend(inner: Backend): TimedBackend {
+/** Wraps a backend whose ops are done when they return. @param clock seconds since some moment */
+export function timedBackend(
+  inner: Backend,
+  clock: () => number = () => performance.now() / 1000,
+): TimedBackend {
   const times = new Map<string, OpTime>();
+  const state = { measuring: true };
   const backend = new Proxy(inner, {
     get(target, property: keyof Backend) {
       const member = target[property];
-      if (typeof member !== 'function' || property === 'packedSizes') return member;
-      return timed(property, member as (...values: unknown[]) => unknown, times);
+      if (!state.measuring || typeof member !== 'function' || property === 'packedSizes') return member;
+      return timed(property, member as (...values: unknown[]) => unknown, times, clock);
     },
   });
-  return {
+  return Object.assign(state, {
     backend,
     times: () => [...times.values()].sort((a, b) => b.seconds - a.seconds),
     reset: () => times.clear(),
-  };
+  });
 }
 
 /** Sums of `times` by op, most expensive first. */
@@ -59,13 +65,18 @@ function addTime(sums: Map<string, OpTime>, key: string, time: OpTime): void {
   for (const field of ['calls', 'seconds', 'flops', 'bytes'] as const) sum[field] += time[field];
 }
 
-function timed(op: string, run: (...values: unknown[]) => unknown, times: Map<string, OpTime>) {
+function timed(
+  op: string,
+  run: (...values: unknown[]) => unknown,
+  times: Map<string, OpTime>,
+  clock: () => number,
+) {
   return (...values: unknown[]) => {
     const { detail, flops, bytes: read = 0 } = DETAILS[op]?.(values) ?? NO_DETAIL;
     const bytes = values.reduce<number>((sum, value) => sum + bytesIn(value), read);
-    const started = performance.now();
+    const started = clock();
     const result = run(...values);
-    const seconds = (performance.now() - started) / 1000;
+    const seconds = clock() - started;
     addTime(times, `${op} ${detail}`, { op, detail, calls: 1, seconds, flops, bytes });
     return result;
   };

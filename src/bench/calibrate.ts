@@ -11,7 +11,7 @@ import { predictLedger } from '../train/ledger.js';
 import { countInference, type InferenceCase, measureInference } from './inference-work.js';
 import { kernelsOf, requireAddon } from './kernels.js';
 import { type Ceilings, describeMachine, matrixPeak, measureCeilings } from './machine.js';
-import { median } from './measure.js';
+import { type Clock, cpuClock, median, wallClock } from './measure.js';
 import { countStep, measureStep } from './step-work.js';
 
 /** Measures the machine at hand into a Machine file, and holds what that predicts against what is measured. */
@@ -116,6 +116,14 @@ export interface CalibrateOptions {
   steps: number;
 }
 
+interface Measuring {
+  steps: number;
+  clock: Clock;
+}
+
+/** One thread is timed by what it takes of a core, whatever else runs there; several only by the clock on the wall. */
+const clockOf = (threads: number): Clock => (threads === 1 ? cpuClock : wallClock);
+
 /**
  * Measures ceilings and the engine's operations.
  * @throws UserError without the addon
@@ -126,9 +134,10 @@ export function calibrate(options: CalibrateOptions, ui: Ui): Machine {
   const threads = options.threads ?? addon.info().threads;
   const ceilings = measureCeilings(addon, kernelsOf(addon, isa), threads);
   const backend = nativeBackend(addon, threads, isa);
+  const clock = clockOf(threads);
   const samples = [
-    ...measureCases(FITTED, backend, options.steps, ui),
-    ...measureServing(FITTED_SERVING, backend, options.steps, ui),
+    ...measureCases(FITTED, backend, { steps: options.steps, clock }, ui),
+    ...measureServing(FITTED_SERVING, backend, { steps: 2 * options.steps, clock }, ui),
   ];
   const { cpu, date } = describeMachine(addon, isa);
   const source = `fathom calibrate, ${cpu}, ${threads} threads, ${date.slice(0, 10)}`;
@@ -138,25 +147,35 @@ export function calibrate(options: CalibrateOptions, ui: Ui): Machine {
   };
 }
 
-function measureCases(cases: readonly StepCase[], backend: Backend, steps: number, ui: Ui): OpSample[] {
+function measureCases(
+  cases: readonly StepCase[],
+  backend: Backend,
+  { steps, clock }: Measuring,
+  ui: Ui,
+): OpSample[] {
   const progress = ui.progress('calibrate');
   try {
     return cases.flatMap((one, i) => {
       progress.update({ done: i, total: cases.length, details: [nameOf(one)] });
       const { config, model } = prepare(one);
-      return measureStep(config, model, backend, steps).samples;
+      return measureStep(config, model, backend, steps, clock).samples;
     });
   } finally {
     progress.end();
   }
 }
 
-function measureServing(cases: readonly ServingCase[], backend: Backend, steps: number, ui: Ui): OpSample[] {
+function measureServing(
+  cases: readonly ServingCase[],
+  backend: Backend,
+  { steps, clock }: Measuring,
+  ui: Ui,
+): OpSample[] {
   const progress = ui.progress('calibrate inference');
   try {
     return cases.flatMap((one, i) => {
       progress.update({ done: i, total: cases.length, details: [servingName(one)] });
-      return measureInference(one, presetOf(one.model), backend, 2 * steps).samples;
+      return measureInference(one, presetOf(one.model), backend, steps, clock).samples;
     });
   } finally {
     progress.end();
@@ -202,15 +221,16 @@ export function validate(
 ): Validation {
   const addon = requireAddon();
   const backend = nativeBackend(addon, engine.threads, addon.info().isa);
+  const measuring = { steps, clock: clockOf(engine.threads) };
   const progress = ui.progress('validate');
   const total = HELD_OUT.length + HELD_OUT_SERVING.length;
   const training = HELD_OUT.map((one, done) => {
     progress.update({ done, total, details: [nameOf(one)] });
-    return validateStep(one, backend, engine, steps);
+    return validateStep(one, backend, engine, measuring);
   });
   const serving = HELD_OUT_SERVING.map((one, i) => {
     progress.update({ done: HELD_OUT.length + i, total, details: [servingName(one)] });
-    return validateServing(one, backend, engine, steps);
+    return validateServing(one, backend, engine, measuring);
   });
   progress.end();
   const predictions = [...training, ...serving];
@@ -222,10 +242,15 @@ export function validate(
 
 type Engine = NonNullable<Machine['engine']>;
 
-function validateStep(one: StepCase, backend: Backend, engine: Engine, steps: number): Prediction {
+function validateStep(
+  one: StepCase,
+  backend: Backend,
+  engine: Engine,
+  { steps, clock }: Measuring,
+): Prediction {
   const { config, model } = prepare(one);
   const predictedSeconds = predictStep(config, model, backend, engine.ops);
-  const measured = measureStep(config, model, backend, steps);
+  const measured = measureStep(config, model, backend, steps, clock);
   return {
     name: nameOf(one),
     predictedSeconds,
@@ -236,10 +261,15 @@ function validateStep(one: StepCase, backend: Backend, engine: Engine, steps: nu
   };
 }
 
-function validateServing(one: ServingCase, backend: Backend, engine: Engine, steps: number): Prediction {
+function validateServing(
+  one: ServingCase,
+  backend: Backend,
+  engine: Engine,
+  { steps, clock }: Measuring,
+): Prediction {
   const model = presetOf(one.model);
   const predictedSeconds = predictOps(countInference(one, model, backend), engine.ops).seconds;
-  const { seconds } = measureInference(one, model, backend, 2 * steps);
+  const { seconds } = measureInference(one, model, backend, 2 * steps, clock);
   return {
     name: servingName(one),
     predictedSeconds,

@@ -1,5 +1,5 @@
 import { countingBackend } from '../backend/counting.js';
-import { type OpTime, timedBackend } from '../backend/timed.js';
+import { timedBackend } from '../backend/timed.js';
 import { transformerWeights } from '../infer/memory-weights.js';
 import { StoredRunner } from '../infer/model-runner.js';
 import type { StepBatch } from '../infer/runner.js';
@@ -13,8 +13,8 @@ import type { Backend } from '../tensor/backend.js';
 import type { StoredWeight } from '../tensor/inference.js';
 import { PAGE_TOKENS } from '../tensor/latent-pages.js';
 import { Tensor } from '../tensor/tensor.js';
-import { median, secondsOf } from './measure.js';
-import { medianSamples, withBetween, workOf } from './step-work.js';
+import { type Clock, wallClock } from './measure.js';
+import { measureRounds, quiet, withBetween, workOf } from './step-work.js';
 
 /** The operations of a step of inference: prefill of prompts, or decoding of one token a sequence. */
 
@@ -38,28 +38,25 @@ export function countInference(one: InferenceCase, model: ModelConfig, like: Bac
   step();
   counting.reset();
   step();
-  return renamed(withBetween(counting.times().map((time) => workOf(time, one.tokens))));
+  const work = counting.times().map((time) => workOf(time, one.tokens));
+  return renamed(withBetween(work, one.sequences * one.tokens));
 }
 
-/** Medians of `repeats` steps after two that warm up; random weights in BF16. */
+/** Lower quartiles of `repeats` steps after two that warm up; random weights in BF16. */
 export function measureInference(
   one: InferenceCase,
   model: ModelConfig,
   backend: Backend,
   repeats: number,
+  clock: Clock = wallClock,
 ): { seconds: number; samples: OpSample[] } {
-  const timed = timedBackend(backend);
+  const timed = timedBackend(backend, clock);
   const transformer = new Transformer(model, backend, 0);
   initialise(transformer, 0);
   const step = stepOf(one, transformerWeights(transformer, 'bf16'), timed.backend);
-  const rounds: { seconds: number; times: OpTime[] }[] = [];
-  for (let i = 0; i < repeats + 2; i++) {
-    timed.reset();
-    const seconds = secondsOf(step);
-    if (i >= 2) rounds.push({ seconds, times: timed.times() });
-  }
-  const samples = renamed(medianSamples(rounds, one.tokens));
-  return { seconds: median(rounds.map(({ seconds }) => seconds)), samples };
+  const rounds = measureRounds(step, timed, repeats, clock);
+  const { seconds, samples } = quiet(rounds, one.tokens, one.sequences * one.tokens);
+  return { seconds, samples: renamed(samples) };
 }
 
 /** A step that can be repeated: it writes the same places of the cache again. */

@@ -1,5 +1,5 @@
 import { countingBackend } from '../backend/counting.js';
-import { type OpTime, timedBackend } from '../backend/timed.js';
+import { type OpTime, type TimedBackend, timedBackend } from '../backend/timed.js';
 import { initialise } from '../model/initialise.js';
 import type { OpSample, OpWork } from '../plan/ops.js';
 import type { ModelConfig } from '../spec/model.js';
@@ -8,11 +8,11 @@ import type { TrainConfig } from '../train/config.js';
 import { emptyBatch, measureLedger } from '../train/ledger.js';
 import { Trainer } from '../train/trainer.js';
 import { randomBatch } from './batch.js';
-import { median, secondsOf } from './measure.js';
+import { type Clock, lowerQuartile, secondsOf, wallClock } from './measure.js';
 
 /** The operations of a training step: counted without computing, and measured. */
 
-/** What a step does between operations: one call for each of them. */
+/** What a step does between operations: some for each of them, some for each token. */
 const BETWEEN = 'between operations';
 
 /** Operations of one step, counted on a backend that computes nothing. */
@@ -23,8 +23,11 @@ export function countStep(config: TrainConfig, model: ModelConfig, like: Backend
   trainer.trainStep(batches);
   counting.reset();
   trainer.trainStep(batches);
-  return withBetween(counting.times().map((time) => workOf(time, config.sequenceLength)));
+  const work = counting.times().map((time) => workOf(time, config.sequenceLength));
+  return withBetween(work, tokensOf(config));
 }
+
+const tokensOf = ({ batchSequences, sequenceLength }: TrainConfig): number => batchSequences * sequenceLength;
 
 export interface MeasuredStep {
   seconds: number;
@@ -33,52 +36,67 @@ export interface MeasuredStep {
   samples: OpSample[];
 }
 
-/** Medians of `steps` steps after two that warm up. */
+/** Lower quartiles of `steps` steps after two that warm up. */
 export function measureStep(
   config: TrainConfig,
   model: ModelConfig,
   backend: Backend,
   steps: number,
+  clock: Clock = wallClock,
 ): MeasuredStep {
-  const timed = timedBackend(backend);
+  const timed = timedBackend(backend, clock);
   const trainer = new Trainer(config, model, timed.backend);
   initialise(trainer.model, config.seed);
   const batch = randomBatch(model, config.batchSequences / config.microBatches, config.sequenceLength);
   const batches = Array.from({ length: config.microBatches }, () => batch);
-  const rounds: { seconds: number; times: OpTime[] }[] = [];
-  for (let i = 0; i < steps + 2; i++) {
+  const rounds = measureRounds(() => trainer.trainStep(batches), timed, steps, clock);
+  return { ...quiet(rounds, config.sequenceLength, tokensOf(config)), bytes: measureLedger(trainer).total };
+}
+
+/** One step without looking into it, and one with. */
+interface Round {
+  seconds: number;
+  times: OpTime[];
+}
+
+/** Looking costs some microseconds an operation, which the whole must not count. */
+export function measureRounds(run: () => void, timed: TimedBackend, rounds: number, clock: Clock): Round[] {
+  const round = (): Round => {
+    timed.measuring = false;
+    const seconds = secondsOf(run, clock);
+    timed.measuring = true;
     timed.reset();
-    const seconds = secondsOf(() => trainer.trainStep(batches));
-    if (i >= 2) rounds.push({ seconds, times: timed.times() });
-  }
-  return {
-    seconds: median(rounds.map((round) => round.seconds)),
-    bytes: measureLedger(trainer).total,
-    samples: medianSamples(rounds, config.sequenceLength),
+    run();
+    return { seconds, times: timed.times() };
   };
+  round();
+  return Array.from({ length: rounds }, round);
 }
 
-/** Medians over rounds, by key. @param length that attention without a cache goes over */
-export function medianSamples(
-  rounds: readonly { seconds: number; times: OpTime[] }[],
+/** Lower quartiles over rounds. @param length that attention without a cache goes over @param tokens of the step */
+export function quiet(
+  rounds: readonly Round[],
   length: number,
-): OpSample[] {
-  const perRound = rounds.map(({ seconds, times }) => {
-    const sums = sumByKey(times.map((time) => ({ ...workOf(time, length), seconds: time.seconds })));
-    const inside = sums.reduce((sum, one) => sum + one.seconds, 0);
-    const between = withBetween(sums).at(-1)!;
-    return [...sums, { ...between, seconds: Math.max(1e-9, seconds - inside) }];
+  tokens: number,
+): { seconds: number; samples: OpSample[] } {
+  const perRound = rounds.map(({ times }) =>
+    sumByKey(times.map((time) => ({ ...workOf(time, length), seconds: time.seconds }))),
+  );
+  const samples = perRound[0]!.map((sample) => {
+    const seconds = perRound.map((sums) => sums.find(({ key }) => key === sample.key)!.seconds);
+    return { ...sample, seconds: Math.max(1e-9, lowerQuartile(seconds)) };
   });
-  return perRound[0]!.map((sample) => {
-    const seconds = perRound.map((round) => round.find(({ key }) => key === sample.key)!.seconds);
-    return { ...sample, seconds: Math.max(1e-9, median(seconds)) };
-  });
+  const seconds = lowerQuartile(rounds.map((round) => round.seconds));
+  const inside = samples.reduce((sum, one) => sum + one.seconds, 0);
+  const between = withBetween(samples, tokens).at(-1)!;
+  // A small difference of two large sums, which noise may turn round.
+  return { seconds, samples: [...samples, { ...between, seconds: seconds - inside, scale: seconds }] };
 }
 
-export function withBetween(work: readonly OpWork[]): OpWork[] {
+export function withBetween(work: readonly OpWork[], tokens: number): OpWork[] {
   const sums = sumByKey(work.map((one) => ({ ...one, seconds: 0 })));
   const calls = work.reduce((sum, one) => sum + one.calls, 0);
-  return [...sums, { key: BETWEEN, calls, flops: 0, bytes: 0 }];
+  return [...sums, { key: BETWEEN, calls, flops: tokens, bytes: 0 }];
 }
 
 function sumByKey(samples: readonly OpSample[]): OpSample[] {

@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Command } from 'commander';
 import { UserError } from '../errors.js';
 import { readJsonFile, writeFileAtomicallySync, writeFully } from '../files.js';
@@ -17,6 +17,9 @@ interface CalibrateFlags {
   check?: boolean;
 }
 
+/** Name of the last check's file, beside the Machine file. */
+export const PREDICTIONS = 'predictions.json';
+
 /** `fathom calibrate`. */
 export function addCalibrate(program: Command): void {
   const command = program
@@ -29,7 +32,7 @@ export function addCalibrate(program: Command): void {
     .option('--steps <n>', 'timed steps of each case', integer(1), 5)
     .option(
       '--check',
-      'predict and measure steps that a calibration has not seen, with the file that is there',
+      'predict and measure steps that a calibration has not seen, with the file that is there; fathom paper shows the last check',
     );
   runs<CalibrateFlags>(command, runCalibrate);
 }
@@ -53,6 +56,9 @@ async function checkFile(session: Session, file: string, steps: number): Promise
     throw new UserError(`${file} has no costs of the engine; write it with fathom calibrate`);
   const result = validate(machine, machine.engine, steps, session);
   if (!result.met) process.exitCode = 1;
+  const kept = join(dirname(file), PREDICTIONS);
+  const content = new TextEncoder().encode(`${JSON.stringify(result, null, 2)}\n`);
+  writeFileAtomicallySync(kept, (descriptor) => writeFully(descriptor, content, 0));
   const right = (title: string) => ({ title, align: 'right' as const });
   const rows = table(
     [{ title: 'step' }, ...['predicted', 'measured', 'deviation', 'memory predicted', 'measured'].map(right)],
@@ -66,7 +72,7 @@ async function checkFile(session: Session, file: string, steps: number): Promise
     ]),
   );
   const verdict = `median ${percent(result.medianDeviation)} (at most 10 %), worst ${percent(result.worstDeviation)} (at most 25 %)`;
-  return { json: result, text: `${rows}\n\n${verdict}` };
+  return { json: result, text: `${rows}\n\n${verdict}\n\n${kept}` };
 }
 
 const machineText = ({ name, device, engine }: Machine): string =>

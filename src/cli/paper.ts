@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { readJsonFile, writeFileAtomicallySync, writeFully } from '../files.js';
 import type { StudySummary } from '../paper/studies.js';
+import type { Predictions } from '../paper/this-machine.js';
 import { type Outcome, runs, type Session } from './session.js';
 
 interface PaperFlags {
@@ -28,7 +29,10 @@ async function runPaper(session: Session, flags: PaperFlags): Promise<Outcome> {
   const { makePart, paperParts } = await import('../paper/catalogue.js');
   const { outside, paperText } = await import('../paper/text.js');
   const parts = paperParts(flags.only?.split(',').map((name) => name.trim()));
-  const input = { studies: await readStudies(flags.studies ?? BUNDLED) };
+  const input = {
+    studies: await readStudies(flags.studies ?? BUNDLED),
+    predictions: await readPredictions(),
+  };
   const progress = session.progress('paper');
   const results = parts.map((part, i) => {
     progress.update({ done: i, total: parts.length, details: [part.id] });
@@ -51,6 +55,16 @@ async function runPaper(session: Session, flags: PaperFlags): Promise<Outcome> {
   return { json: { parts: results, outside: wrong }, text: paperText(results) + written };
 }
 
+/** Those of this machine, or else those that come with fathom. */
+async function readPredictions(): Promise<Predictions | undefined> {
+  const { cacheFolder } = await import('../bench/random-model.js');
+  const { PREDICTIONS } = await import('./calibrate.js');
+  const { parsePredictions } = await import('../paper/this-machine.js');
+  const file = [join(cacheFolder(), PREDICTIONS), BUNDLED_PREDICTIONS].find((one) => existsSync(one));
+  return file === undefined ? undefined : parsePredictions(readJsonFile(file), file);
+}
+
+const BUNDLED_PREDICTIONS = fileURLToPath(new URL('../../bench/results/predictions.json', import.meta.url));
 const BUNDLED = fileURLToPath(new URL('../../docs/studies', import.meta.url));
 
 async function readStudies(folder: string): Promise<StudySummary[]> {

@@ -17,11 +17,14 @@ import { type StudySummary, studyClaims } from './studies.js';
 import { table1 } from './table-1.js';
 import { table2 } from './table-2.js';
 import { table4, trainingCost } from './table-4.js';
+import { type Predictions, thisMachine } from './this-machine.js';
 
 /** What the reproduction of a part of the paper starts from. */
 export interface PaperInput {
   /** Reports of studies that are committed. */
   studies: readonly StudySummary[];
+  /** The last check of a calibration, of this machine or that which is committed. */
+  predictions?: Predictions | undefined;
 }
 
 export interface PaperPart {
@@ -49,6 +52,7 @@ export const PAPER: readonly PaperPart[] = [
   { id: 'bubbles', how: 'simulation', make: bubbles },
   { id: 'gpu-hours', how: 'simulation', make: trainingCost },
   { id: 'what-if', how: 'estimate', make: recommendations },
+  { id: 'this-machine', how: 'run', make: ({ predictions }) => thisMachine(predictions) },
 ];
 
 /** @throws UserError that lists the parts, where a name is none */

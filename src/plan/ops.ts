@@ -15,12 +15,14 @@ export interface OpWork {
 
 export interface OpSample extends OpWork {
   seconds: number;
+  /** What errors are relative to in a fit; the sample's own seconds where absent. */
+  scale?: number;
 }
 
 /** Costs by key. */
 export type OpCosts = Readonly<Record<string, OpCost>>;
 
-/** Costs that explain the samples of every key with the least squared relative error; none is negative. */
+/** Costs that explain the samples of every key with the least squared error, relative to their scale; none is negative. */
 export function fitOps(samples: readonly OpSample[]): OpCosts {
   const byKey = new Map<string, OpSample[]>();
   for (const sample of samples) byKey.set(sample.key, [...(byKey.get(sample.key) ?? []), sample]);
@@ -41,16 +43,20 @@ const SIMPLER = 0.95;
 function fitOne(samples: readonly OpSample[]): OpCost {
   let best = { error: Number.POSITIVE_INFINITY, costs: [0, 0, 0, 0], cacheBytes: CACHE_BYTES[0] as number };
   for (const cacheBytes of CACHE_BYTES) {
-    const rows = samples.map((sample) => features(sample, cacheBytes).map((x) => x / sample.seconds));
+    const rows = samples.map((sample) => features(sample, cacheBytes).map((x) => x / scaleOf(sample)));
+    const wanted = samples.map((sample) => sample.seconds / scaleOf(sample));
     for (const subset of SUBSETS) {
-      const found = leastSquares(rows.map((row) => subset.map((i) => row[i]!)));
+      const found = leastSquares(
+        rows.map((row) => subset.map((i) => row[i]!)),
+        wanted,
+      );
       if (!found?.every((cost) => cost >= 0 && Number.isFinite(cost))) continue;
       const costs = [0, 0, 0, 0];
       subset.forEach((i, at) => {
         costs[i] = found[at]!;
       });
       const error = rows.reduce(
-        (sum, row) => sum + (row.reduce((n, x, i) => n + x * costs[i]!, 0) - 1) ** 2,
+        (sum, row, k) => sum + (row.reduce((n, x, i) => n + x * costs[i]!, 0) - wanted[k]!) ** 2,
         0,
       );
       if (error < best.error * SIMPLER) best = { error, costs, cacheBytes };
@@ -65,6 +71,8 @@ function fitOne(samples: readonly OpSample[]): OpCost {
   return { secondsPerCall, secondsPerFlop, secondsPerByte, secondsPerColdByte, cacheBytes: best.cacheBytes };
 }
 
+const scaleOf = ({ scale, seconds }: OpSample): number => scale ?? seconds;
+
 const features = ({ calls, flops, bytes }: OpWork, cacheBytes: number): number[] => [
   calls,
   flops,
@@ -72,8 +80,8 @@ const features = ({ calls, flops, bytes }: OpWork, cacheBytes: number): number[]
   Math.max(0, bytes - cacheBytes),
 ];
 
-/** x that makes A·x nearest to 1 in every row; undefined where A does not determine it. */
-function leastSquares(a: readonly (readonly number[])[]): number[] | undefined {
+/** x that makes A·x nearest to b; undefined where A does not determine it. */
+function leastSquares(a: readonly (readonly number[])[], b: readonly number[]): number[] | undefined {
   const n = a[0]!.length;
   if (a.length < n) return undefined;
   // Columns are scaled to unit length first: bytes and calls differ by many powers of ten.
@@ -83,7 +91,7 @@ function leastSquares(a: readonly (readonly number[])[]): number[] | undefined {
     ...Array.from({ length: n }, (_, j) =>
       a.reduce((sum, row) => sum + (row[i]! / lengths[i]!) * (row[j]! / lengths[j]!), 0),
     ),
-    a.reduce((sum, row) => sum + row[i]! / lengths[i]!, 0),
+    a.reduce((sum, row, k) => sum + (row[i]! / lengths[i]!) * b[k]!, 0),
   ]);
   return solve(m)?.map((x, i) => x / lengths[i]!);
 }
