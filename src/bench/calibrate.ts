@@ -288,6 +288,39 @@ export const predictStep = (
   ops: NonNullable<Machine['engine']>['ops'],
 ): number => predictOps(countStep(config, model, like), ops).seconds;
 
+/** What a mean step of decoding was like. */
+export interface MeanDecoding {
+  sequences: number;
+  /** Rows of the step: sequences and their drafts. */
+  rows: number;
+  /** Tokens in the cache of a sequence. */
+  context: number;
+}
+
+/**
+ * Seconds of a step of decoding with weights and cache in BF16, between a step without drafts and one with a draft for every
+ * sequence; undefined where the calibration has no costs for an operation that counts.
+ */
+export function predictDecoding(
+  mean: MeanDecoding,
+  model: ModelConfig,
+  like: Backend,
+  ops: Engine['ops'],
+): number | undefined {
+  const sequences = Math.max(1, Math.round(mean.sequences));
+  const context = Math.round(mean.context);
+  const drafted = Math.min(1, Math.max(0, mean.rows / mean.sequences - 1));
+  const seconds = [1, 2].map((tokens) => {
+    const { seconds: sum, parts } = predictOps(
+      countInference({ sequences, tokens, context }, model, like),
+      ops,
+    );
+    return parts.length > 0 ? sum : Number.NaN;
+  }) as [number, number];
+  const predicted = (1 - drafted) * seconds[0] + drafted * seconds[1];
+  return Number.isFinite(predicted) ? predicted : undefined;
+}
+
 function prepare({ model: name, precision, sequences, length, patch }: StepCase) {
   const sizes = { batchSequences: sequences, sequenceLength: length, precision, microBatches: 1 };
   const config = parseTrainConfig({ ...TRAIN_PRESETS[name], ...sizes }, `preset ${name}`);

@@ -59,6 +59,9 @@ interface Round {
   times: OpTime[];
 }
 
+const WARM_UP_SECONDS = 0.2;
+const LEAST_SECONDS = 0.2;
+
 /** Looking costs some microseconds an operation, which the whole must not count. */
 export function measureRounds(run: () => void, timed: TimedBackend, rounds: number, clock: Clock): Round[] {
   const round = (): Round => {
@@ -69,8 +72,14 @@ export function measureRounds(run: () => void, timed: TimedBackend, rounds: numb
     run();
     return { seconds, times: timed.times() };
   };
-  round();
-  return Array.from({ length: rounds }, round);
+  const started = wallClock();
+  // Short steps are run until their code is compiled, and often.
+  do round();
+  while (wallClock() - started < WARM_UP_SECONDS);
+  const begun = wallClock();
+  const kept: Round[] = [];
+  while (kept.length < rounds || wallClock() - begun < LEAST_SECONDS) kept.push(round());
+  return kept;
 }
 
 /** Lower quartiles over rounds. @param length that attention without a cache goes over @param tokens of the step */

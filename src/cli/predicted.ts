@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../errors.js';
 import { readJsonFile } from '../files.js';
+import type { EngineInfo, EngineStats } from '../infer/engine.js';
 import { signedPercent } from '../report/numbers.js';
 import { duration } from '../report/units.js';
 import { type Machine, parseMachine } from '../spec/machine.js';
@@ -52,14 +53,41 @@ export async function predictedStep({
   return { predictedSeconds, measuredSeconds, deviation, threads: engine.threads };
 }
 
+/** A mean step of decoding on a server; undefined where this machine is not calibrated, or not for such weights. */
+export async function predictedDecoding(
+  info: EngineInfo,
+  stats: EngineStats,
+): Promise<Predicted | undefined> {
+  const engine = info.backend === 'native' && stats.decodeSteps > 0 ? await engineCosts() : undefined;
+  // Costs are those of weights and cache in BF16.
+  if (!engine || info.weightFormat !== 'bf16' || info.cacheFormat !== 'bf16') return undefined;
+  const { predictDecoding } = await import('../bench/calibrate.js');
+  const { selectBackend } = await import('../backend/select.js');
+  const { decodeSteps, decodeSequences, decodeRows, decodeContext, decodeSeconds } = stats;
+  const mean = {
+    sequences: decodeSequences / decodeSteps,
+    rows: decodeRows / decodeSteps,
+    context: decodeContext / decodeSequences,
+  };
+  const backend = selectBackend('auto', engine.threads);
+  const predictedSeconds = predictDecoding(mean, info.config, backend, engine.ops);
+  if (predictedSeconds === undefined) return undefined;
+  const measuredSeconds = decodeSeconds / decodeSteps;
+  const deviation = predictedSeconds / measuredSeconds - 1;
+  return { predictedSeconds, measuredSeconds, deviation, threads: engine.threads };
+}
+
 /** One line of a report; a Machine file that is wrong is said there, and does not make a run fail that is done. */
-export async function predictedLine(result: TrainResult): Promise<{ predicted?: Predicted; text?: string }> {
+export async function predictedLine(
+  name: string,
+  predict: () => Promise<Predicted | undefined>,
+): Promise<{ predicted?: Predicted; text?: string }> {
   try {
-    const predicted = await predictedStep(result);
-    return predicted ? { predicted, text: predictedText('step', predicted) } : {};
+    const predicted = await predict();
+    return predicted ? { predicted, text: predictedText(name, predicted) } : {};
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
-    return { text: `step        not predicted: ${error.message}; write it anew with fathom calibrate` };
+    return { text: `${name.padEnd(12)}not predicted: ${error.message}; write it anew with fathom calibrate` };
   }
 }
 

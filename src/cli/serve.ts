@@ -41,7 +41,11 @@ export function addServe(program: Command): void {
   });
 }
 
-async function serveUntilSignal(server: ApiServer, { id }: ServedModel, session: Session): Promise<Outcome> {
+async function serveUntilSignal(
+  server: ApiServer,
+  { id, engine }: ServedModel,
+  session: Session,
+): Promise<Outcome> {
   const url = await server.listen();
   session.note(`${id} at ${url}/v1, chat page at ${url}/; Ctrl-C stops`);
   const started = performance.now();
@@ -50,9 +54,15 @@ async function serveUntilSignal(server: ApiServer, { id }: ServedModel, session:
   await server.drain();
   const seconds = (performance.now() - started) / 1000;
   const { requests } = server;
+  const { predictedDecoding, predictedLine } = await import('./predicted.js');
+  const stats = await engine.stats();
+  const { predicted, text: line } = await predictedLine('decoding', () =>
+    predictedDecoding(engine.info, stats),
+  );
+  const text = `${requests} requests in ${duration(seconds)}`;
   return {
-    json: { url, model: id, requests, seconds },
-    text: `${requests} requests in ${duration(seconds)}`,
+    json: { url, model: id, requests, seconds, ...(predicted ? { predicted } : {}) },
+    text: line ? `${text}\n${line}` : text,
   };
 }
 

@@ -67,8 +67,8 @@ export function addTrain(program: Command): void {
     if (await isRank(flags)) return trainRank(options, session);
     const { runTraining } = await import('../train/run.js');
     const result = await runTraining(options, session);
-    const { predictedLine } = await import('./predicted.js');
-    const { predicted, text: line } = await predictedLine(result);
+    const { predictedLine, predictedStep } = await import('./predicted.js');
+    const { predicted, text: line } = await predictedLine('step', () => predictedStep(result));
     const text = await describeTraining(result);
     return { json: predicted ? { ...result, predicted } : result, text: line ? `${text}\n${line}` : text };
   });

@@ -50,6 +50,11 @@ export class EngineCore {
   private readonly counters = {
     steps: 0,
     batchedSequences: 0,
+    decodeSteps: 0,
+    decodeSequences: 0,
+    decodeRows: 0,
+    decodeContext: 0,
+    decodeSeconds: 0,
     generatedTokens: 0,
     draftedTokens: 0,
     acceptedTokens: 0,
@@ -116,6 +121,7 @@ export class EngineCore {
     this.counters.batchedSequences += portions.length;
     const started = performance.now();
     const { logits, hidden } = this.runner.step(stepBatch(portions));
+    this.countDecoding(portions, (performance.now() - started) / 1000);
     const advances = this.advanceAll(portions, logits);
     if (this.speculative) this.draftAll(advances, hidden);
     if (readsPrompts(portions)) this.costs.note(rowsOf(portions), (performance.now() - started) / 1000);
@@ -123,6 +129,19 @@ export class EngineCore {
       kept.sequence.filled = kept.sequence.cached;
       if (ends) this.end(kept.sequence, ends);
       else if (kept.from < kept.sequence.settings.prompt.length) this.scheduler.share(kept.sequence);
+    }
+  }
+
+  /** Counts the step where every sequence takes one token in, and its draft where it has one. */
+  private countDecoding(portions: readonly Portion[], seconds: number): void {
+    if (portions.some(({ complete, count }) => !complete || count !== 1)) return;
+    const { counters } = this;
+    counters.decodeSteps++;
+    counters.decodeSeconds += seconds;
+    counters.decodeSequences += portions.length;
+    for (const { sequence, drafted } of portions) {
+      counters.decodeRows += drafted ? 2 : 1;
+      counters.decodeContext += sequence.cached;
     }
   }
 

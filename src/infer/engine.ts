@@ -140,6 +140,12 @@ export interface EngineStats {
   steps: number;
   /** Sequences summed over steps: divided by `steps`, the mean batch. */
   batchedSequences: number;
+  /** Of steps in which every sequence decodes: how many, their sequences, rows and tokens in the cache summed, and seconds of the model. */
+  decodeSteps: number;
+  decodeSequences: number;
+  decodeRows: number;
+  decodeContext: number;
+  decodeSeconds: number;
   promptTokens: number;
   cachedTokens: number;
   generatedTokens: number;

@@ -3,6 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { MACHINES } from '../../src/spec/machines.js';
+import { startServer } from '../serve/child.js';
+import { makeTinyModel, removeModel } from '../serve/tiny-model.js';
 import { goldenPath } from '../text/goldens.js';
 import { fathom } from './run.js';
 
@@ -50,5 +52,30 @@ describe('a run on a calibrated machine', () => {
     expect(stdout).toMatch(
       /not predicted: .*kernels\.launchSeconds is missing.*; write it anew with fathom calibrate/,
     );
+  });
+});
+
+describe('a server on a calibrated machine', () => {
+  it('ends with the predicted step of decoding beside the measured one', async () => {
+    const ops = { 'inference rmsNorm': { ...cost, secondsPerCall: 1 } };
+    const machine = { ...MACHINES.h800, engine: { threads: 1, source: 'test', ops } };
+    writeFileSync(join(folder, 'machine.json'), JSON.stringify(machine));
+    const model = makeTinyModel();
+    process.env.FATHOM_CACHE = folder;
+    const { url, child, ended } = await startServer(model, '--weights', 'bf16', '--threads', '1');
+    try {
+      const headers = { 'content-type': 'application/json' };
+      const { data } = (await (await fetch(`${url}/v1/models`)).json()) as { data: { id: string }[] };
+      const body = JSON.stringify({ model: data[0]!.id, prompt: 'The state of', max_tokens: 8 });
+      const answer = await fetch(`${url}/v1/completions`, { method: 'POST', headers, body });
+      expect(answer.status).toBe(200);
+      child.kill('SIGTERM');
+      const { stdout } = await ended;
+      expect(stdout).toMatch(/\ndecoding +\d+(\.\d)? s predicted \(1 threads\), .* measured: \+\d+/);
+    } finally {
+      delete process.env.FATHOM_CACHE;
+      child.kill('SIGKILL');
+      removeModel(model);
+    }
   });
 });
