@@ -51,13 +51,14 @@ function pairs(ranks: readonly number[], size: () => number): Transfer[] {
 
 /**
  * Messages to a GPU of another node go over NVLink to the sender's colleague on that GPU's rail, and from there in one
- * transfer for all senders of the node; both legs run at once, as in a pipeline of small chunks.
+ * transfer for all senders of the node; both legs run at once, as in a pipeline of small chunks, the second behind the first chunk.
  */
 function bundledPairs(ranks: readonly number[], places: Places, size: () => number): Transfer[] {
   const node = (rank: number) => Math.floor(rank / places.gpusPerNode);
   const colleagues = new Map<number, number[]>();
   for (const rank of ranks) colleagues.set(node(rank), [...(colleagues.get(node(rank)) ?? []), rank]);
   const sums = new Map<number, number>();
+  const relayed = new Set<number>();
   const send = (from: number, to: number, bytes: number) => {
     if (from !== to)
       sums.set(from * places.endpoints + to, (sums.get(from * places.endpoints + to) ?? 0) + bytes);
@@ -74,6 +75,7 @@ function bundledPairs(ranks: readonly number[], places: Places, size: () => numb
       else {
         send(from, helper, bytes);
         send(helper, to, bytes);
+        if (from !== helper) relayed.add(helper * places.endpoints + to);
       }
     }
   }
@@ -81,6 +83,7 @@ function bundledPairs(ranks: readonly number[], places: Places, size: () => numb
     from: Math.floor(pair / places.endpoints),
     to: pair % places.endpoints,
     bytes,
+    start: relayed.has(pair) ? places.relaySeconds : 0,
   }));
 }
 

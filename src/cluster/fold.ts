@@ -53,6 +53,7 @@ export function foldAllToAll(network: Network, router: Router, scenario: Scenari
       shares: [perNic, perNic, perNic, perNic, ...used.map((l) => perChannel[l]!)],
       bytes: gpusPerNode * each,
       latency: seconds,
+      start: gpusPerNode > 1 ? router.route(0, 1).seconds : 0,
     });
     counts.push(endpoints.length * perNic);
   }

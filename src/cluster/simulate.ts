@@ -7,7 +7,7 @@ import { brokenBy } from './faults.js';
 import { type FlowTimes, runFlows } from './flow-engine.js';
 import { FlowList, type Flows } from './flows.js';
 import { foldAllToAll } from './fold.js';
-import { CABLE_KINDS, headOf, type Network, nameOf, tailOf } from './graph.js';
+import { CABLE_KINDS, headOf, type Network, NVLINK, nameOf, tailOf } from './graph.js';
 import { isTimed, type Moment, runWithOutages } from './outages.js';
 import { Router } from './routing.js';
 import type { Places, Transfer, Workload } from './transfers.js';
@@ -173,7 +173,14 @@ export function placesOf(network: Network, { routing }: Pick<Scenario, 'routing'
     gpusPerNode,
     railOf: (endpoint) => network.plane[nicOf(endpoint)]!,
     pxn: routing.pxn && new Set([...nics].map((nic) => network.plane[nic]!)).size > 1,
+    relaySeconds: relaySeconds(network),
   };
+}
+
+/** From GPU to GPU of a node. */
+function relaySeconds(network: Network): number {
+  const cable = network.cableKind.indexOf(NVLINK);
+  return cable < 0 ? 0 : 2 * network.cableSeconds[cable]!;
 }
 
 /** The transfers of a piece of traffic. */

@@ -40,6 +40,7 @@ export interface Places {
   gpusPerNode: number;
   /** Rail or plane of each endpoint's NIC. */
   railOf: (endpoint: number) => number;
-  /** Whether flows change rails within nodes. */
+  /** Whether flows change rails within nodes, and what the first byte takes for that. */
   pxn: boolean;
+  relaySeconds: number;
 }

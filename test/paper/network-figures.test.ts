@@ -17,6 +17,12 @@ describe('ISCA figures 5 and 6', () => {
     }
   });
 
+  it('the smallest message takes NVLink to the right plane, then the network: rows of table 5', () => {
+    const [mpft] = figure6().series;
+    // 4 bytes of it to each, and the rounding of the table's figures.
+    expect(10 ** mpft!.points[0]!.y / (3.33 + 2.8)).toBeCloseTo(1, 2);
+  });
+
   it('bandwidth falls towards that of the NIC, as fewer bytes stay in the node', () => {
     const last = figure5().series.map(({ points }) => points.at(-1)!.y);
     expect(last[0]).toBeGreaterThan(last[2]!);
