@@ -38,6 +38,12 @@ struct Places {
   uint8_t* operator[](int64_t row) const { return base + at[row] * kUnit; }
 };
 
+/// The wire format of values as they lie in memory.
+template <class T>
+constexpr int plain_format() {
+  return std::is_same_v<T, bf16> ? kBf16 : kF32;
+}
+
 /// wireEncode(x [T, D], D, source i32 [R]|null, format, pow2, base, places [R])
 void wire_encode(Span x, int64_t width, Span source, int format, bool pow2, Span base, Span places) {
   const char* op = "wireEncode";
@@ -53,6 +59,10 @@ void wire_encode(Span x, int64_t width, Span source, int format, bool pow2, Span
       LogFmtTiles<T> logfmt(row);
       for (int64_t r = begin; r < end; ++r) {
         const T* values = data + (from ? from[r] : r) * width;
+        if (row.format == plain_format<T>()) {
+          std::memcpy(to[r], values, static_cast<size_t>(width) * sizeof(T));
+          continue;
+        }
         for (int64_t tile = 0; tile < row.tiles(); ++tile) {
           uint8_t* out = to[r] + row.tile_start(tile);
           if (row.is_logfmt()) logfmt.add(values + tile * kWireTile, row.count(tile), out);
@@ -71,7 +81,12 @@ void wire_decode(Span base, Span places, int format, Span out, int64_t width) {
   check_wire(op, row);
   const Places from(op, base, places, row.bytes());
   with_float_type(out, op, "out", from.count * width, [&](auto* to) {
+    using T = std::remove_pointer_t<decltype(to)>;
     parallel_rows(from.count, width, [&](int64_t begin, int64_t end) {
+      if (format == plain_format<T>()) {
+        for (int64_t r = begin; r < end; ++r) std::memcpy(static_cast<void*>(to + r * width), from[r], static_cast<size_t>(width) * sizeof(T));
+        return;
+      }
       std::vector<const uint8_t*> at;
       for (int64_t r = begin; r < end; ++r) at.push_back(from[r]);
       decode_rows(at.data(), end - begin, row, [&](int64_t r, int64_t column, const float* values, int64_t count) {
@@ -95,11 +110,22 @@ struct Summands {
   }
 
   void add(int64_t output, float* sum) const {
+    if (row.format == kF32) return add_plain<float>(output, sum);
+    if (row.format == kBf16) return add_plain<bf16>(output, sum);
     std::vector<const uint8_t*> at;
     for (int64_t j = bounds[output]; j < bounds[output + 1]; ++j) at.push_back(places[j]);
     decode_rows(at.data(), static_cast<int64_t>(at.size()), row, [&](int64_t, int64_t column, const float* values, int64_t count) {
       for (int64_t i = 0; i < count; i += 16) store(sum + column + i, load(sum + column + i) + load(values + i));
     });
+  }
+
+  /// Values as they lie in memory need no tile of their own.
+  template <class T>
+  void add_plain(int64_t output, float* sum) const {
+    for (int64_t j = bounds[output]; j < bounds[output + 1]; ++j) {
+      const T* values = reinterpret_cast<const T*>(places[j]);
+      each16(row.width, [&](int64_t i, auto n) { store(sum + i, load(sum + i, n) + load(values + i, n), n); });
+    }
   }
 };
 
@@ -118,7 +144,7 @@ void wire_sum(Span base, int format, Span bounds, Span places, Span other_base, 
       for (int64_t p = begin; p < end; ++p) {
         std::fill_n(sum, padded, 0.0f);
         for (const Summands& list : lists) list.add(p, sum);
-        for (int64_t i = 0; i < width; i += 16) store(to + p * width + i, load(sum + i), width - i);
+        each16(width, [&](int64_t i, auto n) { store(to + p * width + i, load(sum + i, n), n); });
       }
     });
   });
@@ -139,13 +165,13 @@ void wire_partial(Span rows, int64_t width, Span members, Span weights, Span bou
     parallel_rows(to.count, width * 2, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
         auto* out = reinterpret_cast<T*>(to[p]);
-        for (int64_t i = 0; i < width; i += 16) {
+        each16(width, [&](int64_t i, auto n) {
           f32x16 sum = zero();
           for (int64_t j = limit[p]; j < limit[p + 1]; ++j) {
-            sum += load(data + member[j] * width + i, width - i) * (weight ? weight[j] : 1.0f);
+            sum += load(data + member[j] * width + i, n) * (weight ? weight[j] : 1.0f);
           }
-          store(out + i, sum, width - i);
-        }
+          store(out + i, sum, n);
+        });
       }
     });
   });
