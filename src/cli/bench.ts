@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
 import { INFER_MODELS, type InferModel } from '../spec/presets.js';
 import { CACHE_FORMATS, type CacheFormat, WEIGHT_FORMATS, type WeightFormat } from '../spec/serving.js';
+import { addEpBench } from './bench-ep.js';
 import { present } from './engine.js';
 import { integer, real } from './options.js';
 import { type Outcome, runs } from './session.js';
@@ -56,6 +57,7 @@ export function addBench(program: Command): void {
   addServeBench(bench);
   addNetworkBench(bench);
   addPlanBench(bench);
+  addEpBench(bench, save);
 }
 
 function addKernels(bench: Command): void {

@@ -23,6 +23,8 @@ interface TrainFlags extends CorpusFlags, EngineFlags {
   resume?: boolean;
   capture?: boolean;
   captureEvery?: number;
+  verify?: 'gemm';
+  verifyEvery?: number;
   expertParallel?: number;
   nodesLimit?: number;
   wire?: string;
@@ -60,10 +62,16 @@ export function addTrain(program: Command): void {
     .option('--resume', 'go on with the run in --out')
     .option('--capture', 'keep tensors of the last step in OUT/capture, for fathom numerics compare')
     .option('--capture-every <n>', 'keep those of every so many steps too', integer(1));
+  command
+    .addOption(
+      new Option('--verify <what>', 'look for silent corruption: checksums of products').choices(['gemm']),
+    )
+    .option('--verify-every <n>', 'steps between such checks (default: 10)', integer(1));
   addRankOptions(command);
   runs<TrainFlags>(command, async (session, { config, ...flags }) => {
     const out = flags.out ?? join('runs', flags.preset ?? nameOf(config) ?? 'mini');
-    const options = { ...present({ ...flags, configFile: config }), out };
+    const verifyEvery = flags.verify ? (flags.verifyEvery ?? 10) : undefined;
+    const options = { ...present({ ...flags, configFile: config, verifyEvery }), out };
     if (await isRank(flags)) return trainRank(options, session);
     const { runTraining } = await import('../train/run.js');
     const result = await runTraining(options, session);

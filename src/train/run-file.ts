@@ -37,6 +37,8 @@ export interface RunOptions {
   capture?: boolean;
   /** Keep those of every so many steps too. */
   captureEvery?: number;
+  /** Check products of one step in so many by checksums. */
+  verifyEvery?: number;
   /** Groups of experts, and groups that a token may go to, in place of the model's: one group for each node [ISCA §4.3]. */
   routing?: { groups: number; groupsPerToken: number };
 }

@@ -11,6 +11,7 @@ import type { Progress } from '../report/progress.js';
 import type { Ui } from '../report/ui.js';
 import { count, rate } from '../report/units.js';
 import type { Backend } from '../tensor/backend.js';
+import type { Observer } from '../tensor/observer.js';
 import { CAPTURE_FOLDER } from './capture.js';
 import { recipeOf, type TrainConfig, tokensPerStep } from './config.js';
 import { TrainingData } from './data.js';
@@ -25,6 +26,7 @@ import { restoreLatest, saveState } from './state.js';
 import { removeCapturesAfter, StepCapture } from './step-capture.js';
 import { TensorBoardWriter } from './tensorboard.js';
 import { type StepResult, Trainer } from './trainer.js';
+import { gemmVerifier } from './verify.js';
 
 export interface TrainResult {
   out: string;
@@ -184,7 +186,8 @@ class Session {
   private oneStep(): void {
     const started = performance.now();
     const capture = this.captureOfNextStep();
-    const result = this.trainer.trainStep(this.data.next(this.config.microBatches), capture?.observer);
+    const observer = capture?.observer ?? this.verifierOfNextStep();
+    const result = this.trainer.trainStep(this.data.next(this.config.microBatches), observer);
     const speed = (tokensPerStep(this.config) * 1000) / (performance.now() - started);
     if (result.nonFinite) {
       this.recover(result);
@@ -208,6 +211,12 @@ class Session {
     const due = captureEvery !== undefined && step % captureEvery === 0;
     const last = step === this.end && (capture || captureEvery !== undefined);
     return due || last ? new StepCapture(this.run.model, step) : undefined;
+  }
+
+  private verifierOfNextStep(): Observer | undefined {
+    const { verifyEvery } = this.options;
+    const step = this.trainer.step + 1;
+    return verifyEvery !== undefined && step % verifyEvery === 0 ? gemmVerifier(step) : undefined;
   }
 
   /** After a step that was given up: go on, or back to the last checkpoint with the data that follows. */

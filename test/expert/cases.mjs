@@ -141,6 +141,51 @@ export const cases = {
     };
   },
 
+  /** One byte of rank 1's first message to another node changes on its way; what each rank says. */
+  async corrupted(t, options) {
+    let struck = false;
+    const faulty = Object.create(t, {
+      send: {
+        value: (data, to, tag) => {
+          const bytes = data.slice();
+          if (t.rank === 1 && !struck) bytes[bytes.length - 1] ^= 1;
+          struck = true;
+          return t.send(bytes, to, tag);
+        },
+      },
+    });
+    const { channel, layout } = await openChannel(faulty, options);
+    const { Trip } = await dist('expert/trip.js');
+    const { planSending } = await dist('expert/plan.js');
+    const { tokens, topK, hidden, experts } = options;
+    const { ids, weights } = choose(t.rank, tokens, topK, experts, 1, 1);
+    const trip = new Trip(channel, planSending(layout, topK, ids, weights));
+    trip.sendTokens(randomTensor(t.rank, tokens, hidden, options.dtype));
+    try {
+      trip.awaitRows();
+      return 'sound';
+    } catch (error) {
+      return error.message;
+    }
+  },
+
+  /** One bit of rank 1's copy of a parameter changes. */
+  async flipped(t, options) {
+    const { trainerOver } = await import('./training.mjs');
+    const { checkReplicas } = await dist('train/replicas.js');
+    const trainer = await trainerOver(t, options);
+    const [name] = options.expert ? ['model.layers.1.mlp.experts.down_proj'] : ['model.norm.weight'];
+    const { data } = trainer.model.parameters.get(name).value;
+    await checkReplicas(trainer.team, trainer);
+    if (t.rank === 1) new Int32Array(data.buffer, data.byteOffset, 1)[0] ^= 1;
+    try {
+      await checkReplicas(trainer.team, trainer);
+      return 'same';
+    } catch (error) {
+      return `${error.name}: ${error.message}`;
+    }
+  },
+
   /** Trains on batches of random tokens that all ranks share out; losses of all steps. */
   async train(t, options) {
     const { trainerOver, randomBatches } = await import('./training.mjs');

@@ -50,6 +50,15 @@ describe('training over ranks', () => {
     for (const { losses } of many) expect(largestDifference(one.losses, losses)).toBeLessThan(1e-5);
   });
 
+  it.each([
+    { name: 'a parameter that all have', options: { expert: false } },
+    { name: 'an expert of two groups', options: { expert: true, group: 2 } },
+  ])('finds a flipped bit in $name', async ({ options }) => {
+    const results = await onThreads(4, 'flipped', { ...BASE, ...options });
+    expect(results[0]).toMatch(/^UserError: after step 0 the parameters of (rank 1|rank 3) on/);
+    for (const other of results.slice(1)) expect(other).toMatch(/^ReportedError/);
+  });
+
   it('with FP8 there and LogFMT-10 back learns as well', async () => {
     const options = { steps: STEPS, precision: 'fp8', perNode: 1, wire: 'fp8:logfmt10' };
     const one = await alone(options);

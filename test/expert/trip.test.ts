@@ -39,6 +39,16 @@ const transports = [
   { name: 'MPI', run: onMpi, missing: noMpi },
 ];
 
+describe('messages between nodes', () => {
+  it('that arrive damaged are told by their checksums', async () => {
+    const results = await onThreads(2, 'corrupted', { ...SHAPE, perNode: 1 });
+    expect(results[0]).toMatch(
+      /a message from rank 1 on .* to rank 0 on .* arrived damaged \(its checksum is wrong\)/,
+    );
+    expect(results[1]).toBe('sound');
+  });
+});
+
 describe.each(transports)('tokens to experts and back: $name', ({ run, missing }) => {
   it.skipIf(missing).each(CASES)(`$name ${missing ?? ''}`, async ({ options, tolerance }) => {
     const results = (await run(4, 'trip', { ...SHAPE, ...options })) as TripResult[];

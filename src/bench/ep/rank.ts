@@ -1,20 +1,8 @@
-/** One rank of `fathom bench ep`, started by mpirun with the tasks as JSON; rank 0 prints a line with their results. */
+/** One rank of `fathom bench ep`, started by mpirun with an `EpOrder` as JSON; rank 0 prints a line with the results. */
 import { openMpi } from '../../expert/transport/mpi.js';
-import { type ExchangeCase, type ExchangeResult, measureExchange } from './exchange.js';
-import { measureOverlap, type OverlapResult } from './overlap.js';
-
-export type EpTask = { kind: 'exchange' | 'overlap'; what: ExchangeCase };
-export type EpTaskResult = ExchangeResult | OverlapResult;
-
-/** What a rank is told. */
-export interface EpOrder {
-  tasks: EpTask[];
-  /** Ranks of a node; all of a host by default. */
-  perNode?: number;
-}
-
-/** Begins the line with results. */
-export const RESULT_MARK = '@@ep ';
+import { measureExchange } from './exchange.js';
+import { type EpOrder, RESULT_MARK } from './order.js';
+import { measureOverlap } from './overlap.js';
 
 const { tasks, perNode } = JSON.parse(process.argv[2]!) as EpOrder;
 const transport = openMpi({ perNode });

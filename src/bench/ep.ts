@@ -1,0 +1,143 @@
+import { loadAddon } from '../backend/native/addon.js';
+import { UserError } from '../errors.js';
+import { loadMpiAddon } from '../expert/transport/addon.js';
+import { parseWire, rowBytes } from '../expert/wire/format.js';
+import type { Ui } from '../report/ui.js';
+import type { ExchangeCase, ExchangeResult } from './ep/exchange.js';
+import { type FaultResult, measureFaults } from './ep/faults.js';
+import { makeHosts, noHosts } from './ep/hosts.js';
+import { capture, localRanks, runTasks } from './ep/launch.js';
+import type { OverlapResult } from './ep/overlap.js';
+import { type TorchResult, torchExchange } from './ep/torch.js';
+import { describeMachine, type Machine } from './machine.js';
+
+export interface EpOptions {
+  /** Numbers of ranks on this host. */
+  ranks: readonly number[];
+  /** Bytes of tokens that a rank dispatches. */
+  sizes: readonly number[];
+  /** Whether hosts with slow links are measured as well, where they can be made. */
+  links: boolean;
+  /** Bytes a second of each host's link. */
+  rates: readonly number[];
+  /** Whether ranks and links are made to fail (Linux). */
+  faults: boolean;
+  /** Python environment with PyTorch for comparison. */
+  peers?: string | undefined;
+}
+
+/** Dispatch and combine on one host beside MPI_Alltoallv, and between hosts of our own with slow links. */
+export interface EpReport {
+  machine: Machine;
+  mpi: string;
+  /** Within this host. */
+  sizes: { ranks: number; dispatchBytes: number; result: ExchangeResult }[];
+  links: LinkReport[];
+  /** Why there are no links, if so. */
+  linksSkipped: string | null;
+  /** How training met failures. */
+  faults: FaultResult[];
+}
+
+/** Four hosts of two ranks, one link each. */
+export interface LinkReport {
+  bytesPerSecond: number;
+  hosts: number;
+  ranksPerHost: number;
+  /** Tokens limited to so many nodes. */
+  limits: { nodes: number; result: ExchangeResult }[];
+  /** Formats back. */
+  formats: { combine: string; result: ExchangeResult }[];
+  /** Two hosts of one rank each. */
+  overlap: OverlapResult;
+  /** The same tokens to every expert by itself, BF16, in PyTorch distributed; null where it is not installed. */
+  torch: TorchResult | null;
+}
+
+const HIDDEN = 2048;
+const HOSTS = 4;
+const PER_HOST = 2;
+
+/** Tokens whose experts are each on another rank, so that every copy of a row is moved. */
+function caseOf(ranks: number, bytes: number): ExchangeCase {
+  const topK = Math.min(8, ranks);
+  const row = rowBytes(parseWire('bf16').dispatch, HIDDEN);
+  const tokens = Math.max(1, Math.round(bytes / row / topK));
+  const rounds = bytes > 2 ** 24 ? 5 : 11;
+  const common = { hidden: HIDDEN, topK, groupsPerToken: topK, wire: 'bf16:bf16', rounds, bare: true };
+  return { tokens, experts: 8 * ranks, groups: ranks, ...common };
+}
+
+/** @throws UserError where MPI or the addons are missing */
+export async function benchEp(options: EpOptions, ui: Ui): Promise<EpReport> {
+  const addon = loadAddon();
+  if (!addon) throw new UserError('the exchange is measured with the native addon: npm run build:native');
+  loadMpiAddon();
+  const { stdout } = await capture('mpirun', ['--version']);
+  const progress = ui.progress('bench ep');
+  const sizes: EpReport['sizes'] = [];
+  for (const ranks of options.ranks) {
+    progress.note(`${ranks} ranks on this host`);
+    const tasks = options.sizes.map((bytes) => ({ kind: 'exchange' as const, what: caseOf(ranks, bytes) }));
+    const results = (await runTasks(localRanks(ranks), { tasks })) as ExchangeResult[];
+    sizes.push(...results.map((result, i) => ({ ranks, dispatchBytes: options.sizes[i]!, result })));
+  }
+  const linksSkipped = options.links ? (noHosts() ?? null) : 'not asked for';
+  const links: LinkReport[] = [];
+  for (const rate of linksSkipped === null ? options.rates : []) {
+    progress.note(`${HOSTS} hosts with links of ${rate / 1e6} MB/s`);
+    links.push(await measureLinks(rate, options.peers));
+  }
+  if (options.faults) progress.note('ranks and links that fail');
+  const faults = options.faults ? await measureFaults(linksSkipped === null) : [];
+  progress.end();
+  return {
+    machine: describeMachine(addon, addon.info().isa),
+    mpi: stdout.split('\n')[0]!,
+    sizes,
+    links,
+    linksSkipped,
+    faults,
+  };
+}
+
+/** DeepSeek-V3's routing on four nodes: 8 of 64 experts, one group a node. */
+const LINK_CASE: ExchangeCase = {
+  tokens: 512,
+  hidden: HIDDEN,
+  topK: 8,
+  experts: 64,
+  groups: HOSTS,
+  groupsPerToken: HOSTS,
+  wire: 'fp8:bf16',
+  rounds: 7,
+  bare: true,
+};
+/** Two hosts of one rank: one core each on the machine of bench/results, so that they compute at the same time. */
+const OVERLAP_HOSTS = 2;
+const OVERLAP_CASE: ExchangeCase = { ...LINK_CASE, groups: OVERLAP_HOSTS, groupsPerToken: OVERLAP_HOSTS };
+const LIMITS = [4, 2, 1];
+const FORMATS = ['bf16', 'fp8', 'logfmt10', 'logfmt8'];
+
+async function measureLinks(bytesPerSecond: number, peers: string | undefined): Promise<LinkReport> {
+  const hosts = makeHosts(HOSTS, bytesPerSecond);
+  try {
+    const limits = LIMITS.map((nodes) => ({ ...LINK_CASE, groupsPerToken: nodes }));
+    const formats = FORMATS.map((combine) => ({ ...LINK_CASE, wire: `fp8:${combine}` }));
+    const exchange = [...limits, ...formats].map((what) => ({ kind: 'exchange' as const, what }));
+    const exchanges = (await runTasks(hosts.mpirun(PER_HOST), { tasks: exchange })) as ExchangeResult[];
+    const overlap = [{ kind: 'overlap' as const, what: OVERLAP_CASE }];
+    const [step] = (await runTasks(hosts.mpirun(1, OVERLAP_HOSTS), { tasks: overlap })) as [OverlapResult];
+    return {
+      bytesPerSecond,
+      hosts: HOSTS,
+      ranksPerHost: PER_HOST,
+      limits: LIMITS.map((nodes, i) => ({ nodes, result: exchanges[i]! })),
+      formats: FORMATS.map((combine, i) => ({ combine, result: exchanges[LIMITS.length + i]! })),
+      overlap: step,
+      torch: peers ? await torchExchange(peers, hosts.mpirun(PER_HOST), LINK_CASE) : null,
+    };
+  } finally {
+    hosts.close();
+  }
+}

@@ -1,0 +1,133 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Hosts, makeHosts } from './hosts.js';
+import { localRanks } from './launch.js';
+
+/** What happened to one rank or link, and how the run met it. */
+export interface FaultResult {
+  fault: string;
+  /** From the fault to the end of every process; null where the run did not end within two minutes. */
+  secondsToEnd: number | null;
+  /** The line that names the rank and its host. */
+  message: string | null;
+  /** Ranks still running after the end. */
+  orphans: number;
+  /** Whether `--resume` went on from a checkpoint; null where it was not tried. */
+  resumed: boolean | null;
+}
+
+/** Silence after which a rank is lost, in these runs. */
+export const LOST_AFTER_SECONDS = 5;
+const GIVE_UP_MS = 120_000;
+const CLI = resolve(fileURLToPath(import.meta.url), '../../../cli/main.js');
+
+/** Kills a rank, stops one, and, where hosts can be made, cuts a link, each in a run of training of its own. */
+export async function measureFaults(links: boolean): Promise<FaultResult[]> {
+  const results = [
+    await inject('a rank killed (kill -9)', localRanks(4), (ranks) => process.kill(ranks[1]!, 'SIGKILL')),
+    await inject('a rank stopped', localRanks(4), (ranks) => process.kill(ranks[2]!, 'SIGSTOP')),
+  ];
+  if (!links) return results;
+  const hosts: Hosts = makeHosts(2, 100e6);
+  try {
+    results.push(await inject('a link cut', hosts.mpirun(2), () => hosts.link(1, false)));
+  } finally {
+    hosts.close();
+  }
+  return results;
+}
+
+/** @param strike is told the processes of the ranks once the run has a checkpoint */
+async function inject(
+  fault: string,
+  mpirun: readonly string[],
+  strike: (ranks: number[]) => void,
+): Promise<FaultResult> {
+  const out = mkdtempSync(join(tmpdir(), 'fathom-fault-'));
+  const train = [CLI, 'train', '--out', out, '--lost-after', `${LOST_AFTER_SECONDS}`];
+  const run = ['--preset', 'tiny', '--steps', '100000', '--precision', 'bf16'];
+  const child = spawn('mpirun', [...mpirun, process.execPath, ...train, ...run], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  const text: string[] = [];
+  child.stderr!.on('data', (data: Buffer) => text.push(data.toString()));
+  try {
+    await untilCheckpoint(child, out);
+    const ranks = ranksOf(out);
+    const started = performance.now();
+    strike(ranks);
+    const ended = await endOf(child);
+    const secondsToEnd = ended ? (performance.now() - started) / 1000 : null;
+    await new Promise((go) => setTimeout(go, 1000));
+    const orphans = ranksOf(out).length;
+    for (const pid of ranksOf(out)) process.kill(pid, 'SIGKILL');
+    return { fault, secondsToEnd, message: telling(text.join('')), orphans, resumed: await resumes(train) };
+  } finally {
+    child.kill('SIGKILL');
+    rmSync(out, { recursive: true, force: true });
+  }
+}
+
+async function untilCheckpoint(child: ChildProcess, out: string): Promise<void> {
+  const saved = () => {
+    try {
+      return readdirSync(join(out, 'checkpoints')).some((name) => /^step-\d+$/.test(name));
+    } catch {
+      return false;
+    }
+  };
+  while (!saved() && child.exitCode === null) await new Promise((go) => setTimeout(go, 50));
+}
+
+function endOf(child: ChildProcess): Promise<boolean> {
+  if (child.exitCode !== null) return Promise.resolve(true);
+  return new Promise((done) => {
+    const limit = setTimeout(() => done(false), GIVE_UP_MS);
+    child.once('close', () => {
+      clearTimeout(limit);
+      done(true);
+    });
+  });
+}
+
+/** Processes of the run in `out`, by rank (Linux). */
+function ranksOf(out: string): number[] {
+  const found = readdirSync('/proc').flatMap((name) => {
+    try {
+      const pid = Number(name);
+      if (!pid || !readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(`--out\0${out}\0`)) return [];
+      const rank = /OMPI_COMM_WORLD_RANK=(\d+)/.exec(readFileSync(`/proc/${pid}/environ`, 'utf8'));
+      return rank ? [{ pid, rank: Number(rank[1]) }] : [];
+    } catch {
+      return [];
+    }
+  });
+  return found.sort((a, b) => a.rank - b.rank).map(({ pid }) => pid);
+}
+
+/** The line of fathom, or of mpirun, that names a rank. */
+function telling(text: string): string | null {
+  const lines = text.split('\n');
+  const ours = lines.find((line) => /^fathom: .*rank \d+ on/.test(line));
+  return ours ?? lines.find((line) => /process rank \d+ .* on node/.test(line)) ?? null;
+}
+
+/** Whether the run goes on, on two ranks of this host, from its last checkpoint. */
+async function resumes(train: readonly string[]): Promise<boolean> {
+  const child = spawn(
+    'mpirun',
+    [...localRanks(2), process.execPath, ...train, '--resume', '--stop-after', '2'],
+    {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    },
+  );
+  let text = '';
+  child.stderr.on('data', (data: Buffer) => {
+    text += data.toString();
+  });
+  await new Promise((done) => child.once('close', done));
+  return child.exitCode === 0 && /resuming after step \d+/.test(text);
+}

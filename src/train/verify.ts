@@ -1,0 +1,67 @@
+import { UserError } from '../errors.js';
+import { decodeBf16Array } from '../numerics/bf16.js';
+import type { Observer } from '../tensor/observer.js';
+import type { Parameter } from '../tensor/parameter.js';
+import type { Tensor } from '../tensor/tensor.js';
+
+/** Rows of each product that are checked. */
+const ROWS = 4;
+/** Standard deviations of rounding beyond which a sum is wrong: one in 10^15 by chance. */
+const DEVIATIONS = 8;
+/**
+ * Relative rounding of a product of operands in the narrowest format of the recipes: two E4M3 values, 2^-4 each, uniform, and a
+ * scale of 128 values.
+ */
+const ROUNDING = 2 ** -4;
+
+/**
+ * Algorithm-based checksums [Huang and Abraham, 1984; ISCA §6.1] of forward products y = x·Wᵀ: the sum of a row of y must be the
+ * product of the row of x with the sum of W's rows, up to rounding. Grouped weights, whose rows belong to different experts,
+ * are left out.
+ * @param step for the message
+ */
+export const gemmVerifier = (step: number): Observer => ({
+  linear: (w, x, y) => {
+    const wrong = w.value.shape.length === 2 ? firstWrongRow(w, x, y) : undefined;
+    if (wrong === undefined) return;
+    throw new UserError(
+      `step ${step}: row ${wrong} of the product with ${w.name} does not have its checksum: memory or a computation was ` +
+        'corrupted; resume from the last checkpoint, on another machine if it happens again',
+    );
+  },
+});
+
+/** The first of some rows, spread over y [M, N], whose sum is not that of x [M, K] times W [N, K]. */
+export function firstWrongRow({ value }: Parameter, x: Tensor, y: Tensor): number | undefined {
+  const { sums, squares } = columnSums(value);
+  const step = Math.max(1, Math.floor(x.rows / ROWS));
+  for (let row = 0; row < x.rows; row += step) {
+    const [from, to] = [valuesOf(x, row), valuesOf(y, row)];
+    let [expected, variance] = [0, 0];
+    for (let k = 0; k < from.length; k++) {
+      expected += from[k]! * sums[k]!;
+      variance += from[k]! ** 2 * squares[k]!;
+    }
+    const found = to.reduce((a, b) => a + b, 0);
+    if (!(Math.abs(found - expected) <= DEVIATIONS * ROUNDING * Math.sqrt(variance))) return row;
+  }
+  return undefined;
+}
+
+/** Σ_n W[n, k] and Σ_n W[n, k]² for every k, in FP64. */
+function columnSums(w: Tensor): { sums: Float64Array; squares: Float64Array } {
+  const [sums, squares] = [new Float64Array(w.cols), new Float64Array(w.cols)];
+  const values = w.data as Float32Array;
+  for (let i = 0, k = 0; i < values.length; i++, k = k + 1 === w.cols ? 0 : k + 1) {
+    const value = values[i]!;
+    sums[k]! += value;
+    squares[k]! += value * value;
+  }
+  return { sums, squares };
+}
+
+/** One row of an f32 or bf16 matrix. */
+function valuesOf(t: Tensor, row: number): Float32Array {
+  const { data } = t.rowsView(row, row + 1);
+  return t.dtype === 'bf16' ? decodeBf16Array(data as Uint16Array) : (data as Float32Array);
+}

@@ -1,0 +1,54 @@
+import { describe, expect, it } from 'vitest';
+import { loadNativeBackend } from '../../src/backend/native/index.js';
+import { referenceBackend } from '../../src/backend/reference/index.js';
+import { Random } from '../../src/numerics/random.js';
+import { RECIPES } from '../../src/spec/precision.js';
+import { linear } from '../../src/tensor/functions.js';
+import { Parameter } from '../../src/tensor/parameter.js';
+import { Pool } from '../../src/tensor/pool.js';
+import { Tape } from '../../src/tensor/tape.js';
+import { Tensor } from '../../src/tensor/tensor.js';
+import { firstWrongRow, gemmVerifier } from '../../src/train/verify.js';
+
+const backend = loadNativeBackend() ?? referenceBackend;
+const random = new Random(1);
+const normal = (shape: number[], deviation: number): Tensor =>
+  Tensor.f32(
+    shape,
+    Float32Array.from({ length: shape[0]! * shape[1]! }, () => deviation * random.normal()),
+  );
+
+/** y = x·Wᵀ in a recipe. */
+function product(precision: 'fp32' | 'bf16' | 'fp8') {
+  const w = new Parameter('w', normal([96, 256], 0.02), backend);
+  const plain = normal([8, 256], 1);
+  const x = Tensor.zeros([8, 256], precision === 'fp32' ? 'f32' : 'bf16');
+  backend.cast(plain, x);
+  const tape = new Tape(backend, new Pool(backend), false);
+  return { w, x, y: linear(tape, x, w, RECIPES[precision].linear) };
+}
+
+describe('checksums of products', () => {
+  it.each(['fp32', 'bf16', 'fp8'] as const)('hold in %s', (precision) => {
+    for (let i = 0; i < 20; i++) {
+      const { w, x, y } = product(precision);
+      expect(firstWrongRow(w, x, y)).toBeUndefined();
+    }
+  });
+
+  it('show a flipped exponent bit of a result, and NaN', () => {
+    const { w, x, y } = product('bf16');
+    const data = y.data as Uint16Array;
+    data[2 * 96 + 5] = data[2 * 96 + 5]! ^ 0x4000;
+    expect(firstWrongRow(w, x, y)).toBe(2);
+    expect(() => gemmVerifier(7).linear!(w, x, y)).toThrow('step 7: row 2 of the product with w');
+    data[2 * 96 + 5] = 0x7fc0;
+    expect(firstWrongRow(w, x, y)).toBe(2);
+  });
+
+  it('show a weight that differs between the product and the check', () => {
+    const { w, x, y } = product('fp8');
+    (w.value.data as Float32Array)[0] = 100;
+    expect(firstWrongRow(w, x, y)).toBeDefined();
+  });
+});
