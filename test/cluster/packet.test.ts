@@ -142,6 +142,18 @@ describe('where nothing is congested, packets take the time of flows', () => {
     expect(simulatePackets(given).seconds / simulate(given).seconds).toBeLessThan(1.03);
   });
 
+  // All-gathers across the leaves of a RoCE fabric: hashes that collide cost as much, packet by packet [ISCA figure 8].
+  it.each(['ecmp', 'static'] as const)('rings across leaves, %s, within 5 %', (mode) => {
+    const network: NetworkInput = {
+      topology: { kind: 'fat-tree', endpoints: 64, radix: 16 },
+      latency: 'roce',
+    };
+    const rings: TrafficInput = { kind: 'all-gather', bytes: 2 ** 22, groupSize: 8, groupStride: 8 };
+    const given = scenario(network, rings, { routing: { mode, seed: 2 } });
+    expect(simulatePackets(given).seconds / simulate(given).seconds).toBeGreaterThan(0.95);
+    expect(simulatePackets(given).seconds / simulate(given).seconds).toBeLessThan(1.05);
+  });
+
   it('sprayed over the ports of a multi-port NIC', () => {
     const network: NetworkInput = {
       topology: { kind: 'multi-plane-fat-tree', endpoints: 16, planes: 4, multiPort: true },

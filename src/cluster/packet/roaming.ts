@@ -7,18 +7,22 @@ import type { Ports } from './ports.js';
 
 /** Lists of channels that lead closer to a switch, made when they are asked for; alike ones are one. */
 class Choices {
-  /** [V] by target, [V] by place: where the channels are listed, 0 where that is not known yet; undefined where nobody asked. */
+  /** By target, by place: where the channels are listed, 0 where that is not known yet; undefined where nobody asked. */
   private readonly tables: (Int32Array | undefined)[];
+  /** Vertices up to the last switch of the fabric; switches come before what is plugged into them. */
+  private readonly places: number;
   private readonly known = new Map<string, number>();
   /** Lists of channels, each after its length. */
   lists = new Int32Array(4096);
   private used = 1;
 
   constructor(
-    private readonly network: Network,
+    network: Network,
     private readonly routes: SwitchRoutes,
   ) {
-    this.tables = new Array(network.vertexCount).fill(undefined);
+    const switches = verticesOf(network, SWITCH).filter((v) => network.plane[v]! >= 0);
+    this.places = 1 + switches.reduce((last, v) => Math.max(last, v), -1);
+    this.tables = new Array(this.places).fill(undefined);
   }
 
   /** @returns where the channels that lead from `at` closer to `target` are listed, after their number */
@@ -28,7 +32,7 @@ class Choices {
   }
 
   private find(at: number, target: number): number {
-    const table = this.tables[target] ?? new Int32Array(this.network.vertexCount);
+    const table = this.tables[target] ?? new Int32Array(this.places);
     this.tables[target] = table;
     const channels = this.routes.closer(at, target);
     const key = channels.join();

@@ -79,7 +79,8 @@ function openFalls(network: Network, { path }: Journeys, routes: SwitchRoutes): 
   const detours = path.includes(DETOUR);
   const switches = verticesOf(network, SWITCH);
   if (switches.some((v) => network.layer[v]! > 0)) return detours ? 1 : 0;
-  const targets = new Set([...path].filter((entry) => entry < DETOUR).map(targetOf));
+  const ends = new Set([...path].filter((entry) => entry < DETOUR).map(targetOf));
+  const targets = detours ? switches : ends;
   let longest = 0;
   for (const target of targets)
     for (const v of switches) longest = Math.max(longest, routes.distance(v, target));
