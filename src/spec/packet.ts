@@ -60,7 +60,7 @@ export const packetSchema = z.strictObject({
    * Room of an input port and virtual lane, beside what a part's own latency holds. With PFC this is where pausing begins; what
    * still comes then has room on top. Assumed.
    */
-  bufferBytes: bytes.default(131_072),
+  bufferBytes: bytes.max(2 ** 28).default(131_072),
   /** With PFC, a paused sender goes on when this much has left the full buffer. */
   resumeBytes: bytes.default(8_192),
   /**

@@ -20,6 +20,16 @@ const times = (given: Omit<ScenarioInput, 'name'>) => {
   return { network, flows, ...runPackets(at, flows) };
 };
 
+/** Detours and priorities together may ask for more lanes than a port has. */
+const ranOrLanes = (given: Omit<ScenarioInput, 'name'>) => {
+  try {
+    return times(given);
+  } catch (error) {
+    if (/ lanes, and a port with (credits|pfc) has /.test(String(error))) return 'too many lanes' as const;
+    throw error;
+  }
+};
+
 const networks: NetworkInput[] = [
   { topology: { kind: 'fat-tree', endpoints: 16, radix: 8 } },
   { topology: { kind: 'torus', dimensions: [3, 3], endpointsPerSwitch: 2 }, latency: 'roce' },
@@ -74,7 +84,9 @@ describe('nothing is lost', () => {
   it('whatever the network, ways, flow control and traffic', () => {
     fc.assert(
       fc.property(cases, (given) => {
-        const { network, flows, passed, end, begin, stats } = times(given);
+        const ran = ranOrLanes(given);
+        fc.pre(ran !== 'too many lanes');
+        const { network, flows, passed, end, begin, stats } = ran;
         const into = new Float64Array(network.vertexCount);
         for (let c = 0; c < passed.length; c++) {
           into[headOf(network, c)]! += passed[c]!;
@@ -187,13 +199,15 @@ describe('deadlock', () => {
     expect(packets.virtualChannels).toBe(expected);
   });
 
-  it('needs more lanes than there are on a long line of turns', () => {
+  it('asks for more lanes than there are on a ring of many switches', () => {
     const given = parse({
       network: { topology: { kind: 'torus', dimensions: [40] } },
       routing: { mode: 'valiant' },
       workload: [{ kind: 'permutation', bytes: 1 }],
     });
-    expect(() => simulatePackets(given)).toThrow(/need 40 virtual channels.*a port has 15/);
+    expect(() => simulatePackets(given)).toThrow(
+      /^40 virtual channels.* for each of 1 priority are 40 lanes, and a port with credits has 15/,
+    );
   });
 });
 

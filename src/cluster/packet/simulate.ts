@@ -21,7 +21,7 @@ import { type Journeys, planJourneys } from './journeys.js';
 import { channelName } from './ports.js';
 import type { PacketFlows } from './sources.js';
 import type { PacketStats } from './stats.js';
-import { channelRanks, channelsNeeded } from './virtual-channels.js';
+import { channelRanks, channelsNeeded, checkLanes } from './virtual-channels.js';
 
 /** A simulation's outcome with what happened to its packets. */
 export interface PacketResult extends SimulationResult {
@@ -98,6 +98,7 @@ export function preparePackets(network: Network, scenario: Scenario, workloads: 
     new Array<number>(workloads[i]!.transfers.length).fill(traffic.priority),
   );
   const flows = packetFlows(workloads, transfers, priorities, journeys);
+  checkLanes(virtualChannels, flows.priorityCount, spec);
   return { at: { network, routes, ranks, virtualChannels, spec }, flows };
 }
 

@@ -1,11 +1,21 @@
 import { UserError } from '../../errors.js';
+import type { PacketSpec } from '../../spec/packet.js';
 import type { RoutingSpec } from '../../spec/scenario.js';
 import { FABRIC_CABLE, GPU, headOf, type Network, NIC, SWITCH, tailOf, verticesOf } from '../graph.js';
 import type { SwitchRoutes } from '../switch-routes.js';
 import { DETOUR, END, type Journeys, targetOf } from './journeys.js';
 
-/** Data virtual lanes of an InfiniBand port [InfiniBand Architecture Specification, volume 1, §7.6]. */
-export const MOST_LANES = 15;
+/** Lanes of a port: data virtual lanes of InfiniBand [InfiniBand Architecture Specification, volume 1, §7.6], priorities of Ethernet [IEEE 802.1Qbb]. */
+const MOST_LANES = { credits: 15, pfc: 8 };
+
+/** @throws UserError where a port has not as many lanes as priorities and virtual channels ask for */
+export function checkLanes(virtualChannels: number, priorities: number, { flowControl }: PacketSpec): void {
+  const [lanes, most] = [virtualChannels * priorities, MOST_LANES[flowControl]];
+  if (lanes <= most) return;
+  throw new UserError(
+    `${virtualChannels} virtual channels, which keep these ways free of deadlock, for each of ${priorities} priorit${priorities > 1 ? 'ies' : 'y'} are ${lanes} lanes, and a port with ${flowControl} has ${most}; take other routing or fewer priorities, or set packet.virtualChannels and see whether it locks`,
+  );
+}
 
 /**
  * [C] an order of all channels. A packet takes the next virtual channel where its way goes down in this order, so that
@@ -37,10 +47,7 @@ function portRank(network: Network, tail: number, head: number, layers: number, 
   return from === GPU ? 0 : 1;
 }
 
-/**
- * Virtual channels that the ways need, by `channelRanks`. A GPU takes in whole packets, so that a packet begins anew there.
- * @throws UserError where they are more than `MOST_LANES`
- */
+/** Virtual channels that the ways need, by `channelRanks`. A GPU takes in whole packets, so that a packet begins anew there. */
 export function channelsNeeded(
   network: Network,
   routing: RoutingSpec,
@@ -49,11 +56,7 @@ export function channelsNeeded(
   routes: SwitchRoutes,
 ): number {
   const open = routing.mode === 'spray' || routing.mode === 'valiant';
-  const falls = open ? openFalls(network, journeys, routes) : pathFalls(network, journeys, ranks);
-  if (falls + 1 <= MOST_LANES) return falls + 1;
-  throw new UserError(
-    `these ways need ${falls + 1} virtual channels to be free of deadlock, and a port has ${MOST_LANES}; take another routing than ${routing.mode}, or set packet.virtualChannels and see whether it locks`,
-  );
+  return 1 + (open ? openFalls(network, journeys, routes) : pathFalls(network, journeys, ranks));
 }
 
 /** Most falls in rank on a way that is fixed. */
