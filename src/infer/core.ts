@@ -1,5 +1,6 @@
 import type { Backend } from '../tensor/backend.js';
 import { Tensor } from '../tensor/tensor.js';
+import { Drafter } from './drafter.js';
 import type { EngineStats, FinishReason } from './engine.js';
 import type { Constraint } from './grammar.js';
 import { LogitOps } from './logit-ops.js';
@@ -8,7 +9,7 @@ import type { ModelRunner } from './runner.js';
 import { Sampler } from './sampler.js';
 import { type Portion, rowsOf, Scheduler, wantedRows } from './scheduler.js';
 import type { Sequence } from './sequence.js';
-import { draftBatch, type KeptRows, keptHidden, stepBatch } from './step-batch.js';
+import { type KeptRows, stepBatch } from './step-batch.js';
 import { StepCosts } from './step-costs.js';
 
 export interface CoreSettings {
@@ -22,6 +23,8 @@ export interface CoreSettings {
   mixedPrefillTokens?: number;
   /** Draft with the model's MTP module where it has one. */
   speculative: boolean;
+  /** Seconds from any moment on, to measure steps; the machine's where absent. */
+  clock?: () => number;
 }
 
 /** What a step did to one sequence. */
@@ -47,6 +50,9 @@ export class EngineCore {
   private readonly ops: LogitOps;
   private readonly sampler: Sampler;
   private readonly costs = new StepCosts();
+  private readonly clock: () => number;
+  /** Where the engine drafts. */
+  private readonly drafter: Drafter | undefined;
   private readonly counters = {
     steps: 0,
     batchedSequences: 0,
@@ -67,6 +73,8 @@ export class EngineCore {
     this.speculative = settings.speculative && runner.draftDepth > 0;
     this.ops = new LogitOps(settings.backend, runner.config.vocab_size);
     this.sampler = new Sampler(this.ops);
+    this.clock = settings.clock ?? (() => performance.now() / 1000);
+    this.drafter = this.speculative ? new Drafter(runner, this.sampler, this.clock) : undefined;
     const { pages, pageTokens } = runner.cache;
     const { mixedPrefillTokens: fixed } = settings;
     this.scheduler = new Scheduler({
@@ -119,14 +127,15 @@ export class EngineCore {
     if (portions.length === 0) throw new Error('requests wait and none can go on');
     this.counters.steps++;
     this.counters.batchedSequences += portions.length;
-    const started = performance.now();
+    const started = this.clock();
     const { logits, hidden } = this.runner.step(stepBatch(portions));
     this.countDecoding(portions, (performance.now() - started) / 1000);
     const advances = this.advanceAll(portions, logits);
-    if (this.speculative) this.draftAll(advances, hidden);
-    if (readsPrompts(portions)) this.costs.note(rowsOf(portions), (performance.now() - started) / 1000);
+    const kept = advances.map((advance) => advance.kept);
+    this.drafter?.run(portions, kept, hidden, started);
+    if (readsPrompts(portions)) this.costs.note(rowsOf(portions), this.clock() - started);
     for (const { kept, ends } of advances) {
-      kept.sequence.filled = kept.sequence.cached;
+      kept.sequence.filled = kept.sequence.cached - kept.sequence.behind.count;
       if (ends) this.end(kept.sequence, ends);
       else if (kept.from < kept.sequence.settings.prompt.length) this.scheduler.share(kept.sequence);
     }
@@ -174,25 +183,30 @@ export class EngineCore {
       const rows = Array.from({ length: wantedRows(portion) }, (_, i) => rowOf(logits, wanted + i));
       wanted += rows.length;
       sequence.cached += count;
-      const ends = this.advanceSafely(portion, from, rows);
+      const ends = this.advanceSafely(portion, from, rows, portions.length);
       // Tokens that are kept although they are not: end tokens, which `tokens` does not hold.
       const end = Math.min(sequence.cached, sequence.tokens.length - 1);
       const drafts = complete && !ends && sequence.mayDraft;
-      const kept = { sequence, row, from, count: Math.max(0, end - from), drafts };
+      const kept = { sequence, row, from, count: Math.max(0, end - from), drafts, ends: ends !== undefined };
       row += count + (drafted ? 1 : 0);
       return { kept, ends };
     });
   }
 
   /** @param rows f32 [1, V] each: the wanted ones of the portion @returns why the sequence ends, if it does */
-  private advanceSafely(portion: Portion, from: number, rows: Tensor[]): FinishReason | Error | undefined {
+  private advanceSafely(
+    portion: Portion,
+    from: number,
+    rows: Tensor[],
+    sequences: number,
+  ): FinishReason | Error | undefined {
     const { sequence, drafted, complete } = portion;
     try {
       if (sequence.scoring) this.scorePrompt(sequence, from, rows);
       if (!complete) return undefined;
       // Nothing is to be added to a prompt that was only to be scored.
       if (sequence.tokens.length >= sequence.settings.maxLength) return 'length';
-      return this.sample(sequence, rows.slice(drafted ? -2 : -1));
+      return this.sample(sequence, rows.slice(drafted ? -2 : -1), sequences);
     } catch (error) {
       return error as Error;
     }
@@ -210,13 +224,13 @@ export class EngineCore {
   }
 
   /** The next token, and the one after it where the drafted token is right. @param rows f32 [1, V] each */
-  private sample(sequence: Sequence, rows: readonly Tensor[]): FinishReason | undefined {
+  private sample(sequence: Sequence, rows: readonly Tensor[], sequences: number): FinishReason | undefined {
     const { draft, random, history, settings } = sequence;
     if (!draft) return this.sampleOne(sequence, rows[0]!);
     sequence.draft = undefined;
     const before = this.raw(sequence, rows[0]!);
     const found = this.sampler.verify(draft, rows[0]!, settings.sampling, history, random);
-    this.countDraft(sequence, found.accepted);
+    this.countDraft(sequence, found.accepted, sequences);
     const ends = this.push(sequence, found.token, before);
     if (!found.accepted || ends) return ends;
     sequence.cached++;
@@ -241,24 +255,10 @@ export class EngineCore {
     return sequence.push({ id, logprobs });
   }
 
-  private countDraft(sequence: Sequence, accepted: boolean): void {
-    sequence.drafted(accepted);
+  private countDraft(sequence: Sequence, accepted: boolean, sequences: number): void {
+    this.drafter?.drafted(sequence, accepted, sequences);
     this.counters.draftedTokens++;
     if (accepted) this.counters.acceptedTokens++;
-  }
-
-  /** Takes the MTP module over the kept rows and draws the drafts. @param hidden [M, D] of the step */
-  private draftAll(advances: readonly Advance[], hidden: Tensor): void {
-    const kept = advances.map((advance) => advance.kept).filter(({ count }) => count > 0);
-    if (kept.length === 0) return;
-    const { logits } = this.runner.draft(draftBatch(kept), keptHidden(kept, hidden));
-    kept
-      .filter(({ drafts }) => drafts)
-      .forEach(({ sequence }, w) => {
-        const { history, random, settings } = sequence;
-        const row = rowOf(logits, w);
-        sequence.draft = this.sampler.draft(row, settings.sampling, history, random);
-      });
   }
 }
 

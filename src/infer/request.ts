@@ -42,6 +42,7 @@ export function resolveRequest(
     prompt,
     sampling: resolveSampling(options, limits.vocabulary),
     seed: request.seed ?? randomInt(SEEDS),
+    seeded: request.seed !== undefined,
     maxLength: Math.min(prompt.length + maxTokens, limits.contextTokens),
     endTokens: request.ignoreEos ? NO_TOKENS : limits.endTokens,
     logprobs,

@@ -176,8 +176,7 @@ export class Scheduler {
   private giveBack(sequence: Sequence): void {
     this.tree.insert(sequence.tokens.view, sequence.pages, sequence.filled, true);
     for (const page of sequence.pages) this.allocator.release(page);
-    sequence.pages = [];
-    sequence.cached = sequence.filled = 0;
+    sequence.forget();
   }
 
   private admit(): void {

@@ -1,4 +1,6 @@
 import { Random } from '../numerics/random.js';
+import { Behind } from './behind.js';
+import { DraftTrial } from './draft-trial.js';
 import type { FinishReason } from './engine.js';
 import type { Constraint } from './grammar.js';
 import type { IdLogprob } from './logprobs.js';
@@ -28,6 +30,8 @@ export interface SequenceSettings {
   prompt: Int32Array;
   sampling: Sampling;
   seed: number;
+  /** Whether the seed was asked for. */
+  seeded: boolean;
   /** Length of prompt and continuation at most. */
   maxLength: number;
   /** Tokens that end the sequence; not part of the continuation. */
@@ -39,16 +43,6 @@ export interface SequenceSettings {
   /** What the continuation must look like. */
   constraint: Constraint | undefined;
 }
-
-/**
- * A second row in a step and the MTP module cost about half a step more for a model of experts at batch 1 (assumed), so
- * drafts pay where at least half of them are right. Judged by the sequence's own drafts alone: whoever else runs, it
- * decides the same.
- */
-const LEAST_ACCEPTANCE = 0.5;
-/** Drafts of a trial, and tokens without drafts after one that failed. Assumed: a trial takes a tenth of the time then. */
-const TRIAL = 32;
-const PAUSE = 256;
 
 /** One running or waiting request, as token ids. */
 export class Sequence {
@@ -74,10 +68,9 @@ export class Sequence {
   order = -1;
   /** `new` until it runs for the first time; `waiting` when its pages were given to others meanwhile. */
   state: 'new' | 'waiting' | 'running' | 'ended' = 'new';
-  /** Drafts since the last verdict. */
-  private trial = { drafted: 0, accepted: 0 };
-  /** Length from which on drafts are made again. */
-  private pausedUntil = 0;
+  /** What the MTP module has not read yet. */
+  readonly behind = new Behind();
+  private readonly trial = new DraftTrial();
   private readonly counts = new Map<number, number>();
   private readonly seen: Set<number>;
 
@@ -119,18 +112,28 @@ export class Sequence {
   /** Whether drafting may pay: it has lately, at least two more tokens are wanted, and no grammar decides over each. */
   get mayDraft(): boolean {
     const { constraint, maxLength } = this.settings;
-    return !constraint && this.tokens.length + 2 <= maxLength && this.tokens.length >= this.pausedUntil;
+    return !constraint && this.tokens.length + 2 <= maxLength && this.trial.active(this.tokens.length);
   }
 
-  /** Notes how a draft went; drafting pauses after a trial in which too few were right. */
-  drafted(accepted: boolean): void {
+  /**
+   * Whether a seed decides the tokens: drafts change which random numbers a token is drawn with, so that nothing which is measured
+   * may decide about them.
+   */
+  get pinned(): boolean {
+    return this.settings.seeded && this.settings.sampling.temperature > 0;
+  }
+
+  /** Notes how a draft went; drafting pauses where too few are right. @param leastAcceptance share of right ones that pays */
+  drafted(accepted: boolean, leastAcceptance: number): void {
     this.draftedTokens++;
     if (accepted) this.acceptedTokens++;
-    this.trial.drafted++;
-    if (accepted) this.trial.accepted++;
-    if (this.trial.drafted < TRIAL) return;
-    if (this.trial.accepted < TRIAL * LEAST_ACCEPTANCE) this.pausedUntil = this.tokens.length + PAUSE;
-    this.trial = { drafted: 0, accepted: 0 };
+    this.trial.note(accepted, this.tokens.length, leastAcceptance);
+  }
+
+  /** Gives up what the cache holds. */
+  forget(): void {
+    this.pages = [];
+    this.cached = this.filled = this.behind.count = 0;
   }
 
   /** Takes a sampled token. @returns why the sequence ends with it, if it does */

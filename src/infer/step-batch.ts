@@ -1,4 +1,3 @@
-import { Tensor, type TensorData } from '../tensor/tensor.js';
 import type { StepBatch } from './runner.js';
 import { type Portion, wantedRows } from './scheduler.js';
 import type { Sequence } from './sequence.js';
@@ -13,6 +12,13 @@ export interface KeptRows {
   count: number;
   /** Whether a token is to be drafted behind them. */
   drafts: boolean;
+  /** Whether the sequence ends with this step. */
+  ends: boolean;
+}
+
+/** Rows that the MTP module reads: kept ones, and before them those that it is behind with. */
+export interface ModuleRows extends KeptRows {
+  behind: number;
 }
 
 /** Rows of one sequence in a batch to build. */
@@ -42,10 +48,10 @@ export function stepBatch(portions: readonly Portion[]): StepBatch {
   );
 }
 
-/** The MTP module's batch: at each kept position the token after it. */
-export function draftBatch(kept: readonly KeptRows[]): StepBatch {
+/** The MTP module's batch: at each position the token after it. */
+export function draftBatch(rows: readonly ModuleRows[]): StepBatch {
   return build(
-    kept.map(({ sequence, from, count, drafts }) => ({
+    rows.map(({ sequence, from, count, drafts }) => ({
       sequence,
       from,
       tokens: sequence.tokens.view.subarray(from + 1, from + count + 1),
@@ -73,19 +79,4 @@ function build(parts: readonly Part[]): StepBatch {
     pages: parts.map(({ sequence }) => Int32Array.from(sequence.pages)),
     wanted: Int32Array.from(wanted),
   };
-}
-
-/** The kept rows of `hidden` [M, D], close together; `hidden` itself where all are kept. */
-export function keptHidden(kept: readonly KeptRows[], hidden: Tensor): Tensor {
-  const rows = kept.reduce((n, { count }) => n + count, 0);
-  if (rows === hidden.rows) return hidden;
-  const out = Tensor.zeros([rows, hidden.cols], hidden.dtype);
-  let at = 0;
-  for (const { row, count } of kept) {
-    out
-      .rowsView(at, at + count)
-      .data.set(hidden.rowsView(row, row + count).data as TensorData & ArrayLike<number>);
-    at += count;
-  }
-  return out;
 }

@@ -29,6 +29,7 @@ export class Recorded implements Sink {
         prompt: Int32Array.from(prompt),
         sampling: resolveSampling(options, vocabulary),
         seed: options.seed ?? 0,
+        seeded: options.seed !== undefined,
         maxLength: prompt.length + maxTokens,
         endTokens: new Set(endTokens),
         logprobs: undefined,
