@@ -17,10 +17,10 @@ const LEAST_SPREAD = 0.2;
 /** A step that took so many times what was expected was disturbed, and counts as this. Assumed. */
 const DISTURBED = 2;
 /**
- * A step in which prompts are read takes at most so many times the step that reads next to none. Assumed: whoever decodes keeps
- * half of the speed, and as prompts pay the fixed part only once in so many rows, they are read at half of the full speed at least.
+ * A step in which prompts are read takes at most so many times the step that reads next to none. Assumed: whoever decodes keeps a
+ * third of the speed while prompts come, and prompts, which pay the fixed part once in so many rows, are read at two thirds of theirs.
  */
-const STRETCH = 2;
+const STRETCH = 3;
 
 export class StepCosts {
   /** Decayed sums over steps. */
