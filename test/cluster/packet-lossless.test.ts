@@ -290,6 +290,8 @@ describe('what does not fit is told', () => {
     ];
     expect(() => run({}, { kind: 'flows', flows: circle })).toThrow(/transfer 0 of 2 flows.* never begins/);
     expect(() => simulatePackets(parse({ network: star }))).toThrow(/no workload/);
+    const late: TrafficInput = { kind: 'flows', flows: [{ from: 0, to: 1, bytes: 1, start: 1e4 }] };
+    expect(() => run({}, late)).toThrow(/picoseconds, which end at 9,007 s/);
     const inFabric: TrafficInput = { kind: 'ep-dispatch', tokens: 8, experts: 8, inFabric: true };
     expect(() => run({}, inFabric)).toThrow(/inFabric.* run flows/);
   });

@@ -79,6 +79,7 @@ class PacketRun {
   private readonly ahead: number;
   /** [C] whether no flow begins there. */
   private readonly passing: Uint8Array;
+  private readonly pauses: boolean;
   private readonly progress: Progress;
   private readonly stats: PacketStats;
   /** When the packet that is being sent goes onto its cable. */
@@ -104,6 +105,7 @@ class PacketRun {
     this.passing = this.sources.freePorts(channelCount);
     this.ahead = this.laneCount === 1 && mayRunAhead(spec) ? AHEAD * this.ports.leastSerial : 0;
     this.path = journeys.path;
+    this.pauses = spec.flowControl === 'pfc';
     const random = Random.stream(spec.seed, 'packets');
     this.roamer = new Roamer(at, this.ports, this.queue, journeys.path.includes(DETOUR), random.nextUint32());
     this.control = controlOf(this.queue, network, flows, spec);
@@ -202,7 +204,7 @@ class PacketRun {
       return;
     }
     if (this.cables.lines?.holdsUp(packet, ints[base + BUFFER]!)) return;
-    this.ports.arrived(ints[base + BUFFER]!, ints[base + BYTES]!);
+    if (this.pauses) this.ports.arrived(ints[base + BUFFER]!, ints[base + BYTES]!);
     if (entry >= 0) {
       ints[base + POSITION] = position + 1;
       this.offer(packet, entry);
@@ -380,10 +382,7 @@ class PacketRun {
     const channels = 2 * this.at.network.cableCount;
     stats.bytesPerPacket =
       (this.queue.recordBytes - channels * RECORD_BYTES) / Math.max(1, stats.mostInFlight);
-    stats.mostQueuedBytes = ports.most.queued;
-    stats.mostQueuedChannel = ports.most.channel;
-    stats.pauses = ports.pauses;
-    stats.mostHeldBytes = ports.most.held;
+    Object.assign(stats, ports.summary());
     stats.hops = this.cables.hops;
     stats.cuts = control?.notified ?? 0;
     stats.retries = this.cables.retries;

@@ -2,6 +2,7 @@ import { UserError } from '../../errors.js';
 import type { PacketSpec } from '../../spec/packet.js';
 import { ENDPOINT_CABLE, FABRIC_CABLE, headOf, type Network, NVLINK, nameOf } from '../graph.js';
 import { BYTES, DOUBLES, type EventQueue, FLOW, NEXT, POSITION, STRIDE } from './events.js';
+import type { PacketStats } from './stats.js';
 
 export const PICOSECONDS = 1e12;
 
@@ -60,8 +61,8 @@ export class Ports {
   /** [C] picoseconds of a byte. */
   readonly perByte: Float64Array;
   /** Most that a packet found before it at a port, picoseconds and bytes, and which; most bytes held by a buffer that pauses. */
-  readonly most = { backlog: 0, queued: 0, channel: -1, held: 0 };
-  pauses = 0;
+  private readonly most = { backlog: 0, queued: 0, channel: -1, held: 0 };
+  private pauses = 0;
   /** With PFC: [C] bytes from which on a pause is asked for, and where it ends. */
   private readonly pauseAt: Float64Array;
   private readonly resumeBytes: number;
@@ -168,6 +169,17 @@ export class Ports {
     ints[channel * PORT_INTS + WAITING]!++;
     this.noteQueue(channel);
     ints[channel * PORT_INTS + QUEUED]! += bytes;
+  }
+
+  /** What queues and pauses came to. */
+  summary(): Pick<PacketStats, 'mostQueuedBytes' | 'mostQueuedChannel' | 'pauses' | 'mostHeldBytes'> {
+    const { queued, channel, held } = this.most;
+    return {
+      mostQueuedBytes: queued,
+      mostQueuedChannel: channel,
+      pauses: this.pauses,
+      mostHeldBytes: held,
+    };
   }
 
   /** A packet finds the port busy. */
@@ -330,15 +342,6 @@ export class Ports {
   /** A pause or its end has come. */
   setPaused(lane: number, paused: boolean): void {
     this.lanes[lane * LANE + HELD_UP] = paused ? 1 : 0;
-  }
-
-  /**
-   * With PFC: the most that a buffer can come to hold, from when it asks for a pause until the last packet before it is in.
-   * @returns bytes
-   */
-  mostHeld(channel: number, mtuBytes: number): number {
-    const loop = this.doubles[channel * PORT + DELAY]! + this.doubles[channel * PORT + FLIGHT]!;
-    return this.pauseAt[channel]! + loop / this.perByte[channel]! + 3 * mtuBytes;
   }
 }
 

@@ -56,8 +56,13 @@ export class Progress {
     return this.received[flow] === this.flows.bytes[flow];
   }
 
-  /** @returns the flows that may start now */
+  /** @returns the flows that may start now @throws UserError where times are too long to be counted */
   ended(flow: number, now: number): number[] {
+    if (now > Number.MAX_SAFE_INTEGER) {
+      throw new UserError(
+        'packets are timed in whole picoseconds, which end at 9,007 s; give higher rates or fewer bytes, or run flows',
+      );
+    }
     this.end[flow] = now / PICOSECONDS;
     this.last = now;
     this.done++;
