@@ -19,6 +19,7 @@ export { type FlowTimes, runFlows } from './cluster/flow-engine.js';
 export { FlowList, type Flows } from './cluster/flows.js';
 export type { Network } from './cluster/graph.js';
 export { type PacketResult, simulatePackets } from './cluster/packet/simulate.js';
+export { failuresOf, type ReliabilityReport } from './cluster/reliability.js';
 export { type SimulationResult, simulate } from './cluster/simulate.js';
 export { type Validation, validate } from './cluster/validate.js';
 export { UsageError, UserError } from './errors.js';
