@@ -156,11 +156,15 @@ export function figure7(tokens = 4096): PlottedReproduction {
     source: 'ISCA figure 7',
     title: `Expert dispatch and combine on MPFT, ${tokens} tokens a GPU`,
     xLabel: 'GPUs',
+    xText: (log2) => String(Math.round(2 ** log2)),
     yLabel: 'GB/s a GPU',
-    series: (['dispatch', 'combine'] as const).map((name) => ({
-      name,
-      points: rows.map(({ gpus, ours }) => point(gpus, ours[name])),
-    })),
+    series: (['dispatch', 'combine'] as const).flatMap((name) => [
+      { name, points: rows.map(({ gpus, ours }) => point(Math.log2(gpus), ours[name])) },
+      {
+        name: `${name}, DeepEP`,
+        points: rows.flatMap((row) => (row[name] === null ? [] : [point(Math.log2(row.gpus), row[name])])),
+      },
+    ]),
     figures: rows.flatMap(({ gpus, ours, dispatch, combine }) => [
       figure(`dispatch, ${gpus} GPUs`, 'GB/s', dispatch, ours.dispatch),
       figure(`combine, ${gpus} GPUs`, 'GB/s', combine, ours.combine),
@@ -204,13 +208,16 @@ export function figure8(seeds = 20): PlottedReproduction {
     title: 'Ring collectives on RoCE by routing',
     xLabel: 'group size (TP)',
     yLabel: 'bus bandwidth, GB/s',
-    series: ['all-gather', 'reduce-scatter'].flatMap((kind) => [
+    series: [
+      ['all-gather', 'AG'],
+      ['reduce-scatter', 'RS'],
+    ].flatMap(([kind, short]) => [
       {
-        name: `${kind}, ECMP`,
-        points: of(kind).map(({ size, ecmp }) => ({ x: size, y: ecmp.mean, ...ecmp })),
+        name: `${short}, ECMP`,
+        points: of(kind!).map(({ size, ecmp }) => ({ x: size, y: ecmp.mean, ...ecmp })),
       },
-      { name: `${kind}, static`, points: of(kind).map(({ size, fixed }) => point(size, fixed)) },
-      { name: `${kind}, adaptive`, points: of(kind).map(({ size, adaptive }) => point(size, adaptive)) },
+      { name: `${short}, static`, points: of(kind!).map(({ size, fixed }) => point(size, fixed)) },
+      { name: `${short}, adaptive`, points: of(kind!).map(({ size, adaptive }) => point(size, adaptive)) },
     ]),
     figures: cells.flatMap(({ kind, size, ecmp, fixed, adaptive }) => [
       figure(
