@@ -25,14 +25,16 @@ function flowTable(cases: NetworkReport['cases']): string {
     `${one.runSeconds <= one.targetSeconds ? 'met' : 'MISSED'} ${duration(one.targetSeconds)}`,
     simgridOf(one),
     bytes(one.residentBytes),
-    one.peer ? `${(100 * one.peer.apart).toPrecision(2)} %` : '—',
+    one.peer?.finished ? `${(100 * one.peer.apart).toPrecision(2)} %` : '—',
   ]);
   return table([{ title: 'all-to-all, processor time' }, ...titles.map(right)], rows);
 }
 
 /** In this run, or else at another time. */
 function simgridOf({ peer, simgridSeconds, runSeconds }: NetworkCase): string {
-  if (peer) return `${duration(peer.seconds)}, ×${(peer.seconds / runSeconds).toFixed(1)}`;
+  if (peer) {
+    return `${peer.finished ? '' : 'over '}${duration(peer.seconds)}, ×${(peer.seconds / runSeconds).toFixed(1)}`;
+  }
   return simgridSeconds === null ? '—' : `${duration(simgridSeconds)} (known)`;
 }
 

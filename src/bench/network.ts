@@ -29,7 +29,9 @@ export interface NetworkCase {
 
 export interface PeerCase {
   way: Way;
+  /** The limit where it was given up. */
   seconds: number;
+  finished: boolean;
   residentBytes: number;
   /** The largest difference between its ends of flows and ours, over the end. */
   apart: number;
@@ -168,9 +170,11 @@ function measure(plan: Plan, simgrid: string | undefined): NetworkCase {
 }
 
 function fastest(runs: readonly SimgridRun[], ours: Float64Array): PeerCase {
-  const { way, seconds, residentBytes, ends } = runs.reduce((a, b) => (b.seconds < a.seconds ? b : a));
+  const { way, seconds, finished, residentBytes, ends } = runs.reduce((a, b) =>
+    b.seconds < a.seconds ? b : a,
+  );
   const apart = ends.reduce((most, end, f) => Math.max(most, Math.abs(end - ours[f]!) / ours[f]!), 0);
-  return { way, seconds, residentBytes, apart };
+  return { way, seconds, finished, residentBytes, apart };
 }
 
 /** Folding is part of the work: all of it is counted. */

@@ -26,14 +26,15 @@ const PLAIN = [
 ];
 
 /** A run that takes longer is given up. */
-const MOST_MILLISECONDS = 300_000;
+const MOST_SECONDS = 300;
 
 export interface SimgridRun {
   way: Way;
-  /** Of the processor, for the run alone. */
+  /** Of the processor, for the run alone; the limit where it was given up. */
   seconds: number;
+  finished: boolean;
   residentBytes: number;
-  /** [F] seconds. */
+  /** [F] seconds; empty where it was given up. */
   ends: Float64Array;
 }
 
@@ -59,16 +60,20 @@ export function runSimgrid(
   transfers: readonly Transfer[],
 ): SimgridRun {
   const input = problem(flows, transfers);
-  const { status, stdout, stderr } = spawnSync(program, [way, ...PLAIN], {
+  const { status, stdout, stderr, error } = spawnSync(program, [way, ...PLAIN], {
     input,
     encoding: 'utf8',
     maxBuffer: 2 ** 30,
-    timeout: MOST_MILLISECONDS,
+    timeout: 1000 * MOST_SECONDS,
   });
+  if ((error as NodeJS.ErrnoException | undefined)?.code === 'ETIMEDOUT') {
+    return { way, seconds: MOST_SECONDS, finished: false, residentBytes: 0, ends: new Float64Array(0) };
+  }
   if (status !== 0) throw new UserError(`SimGrid ended with ${status}: ${stderr?.trim().split('\n').at(-1)}`);
   const [first, ...ends] = stdout.trim().split('\n');
   const [seconds, residentBytes] = first!.split(' ').map(Number);
-  return { way, seconds: seconds!, residentBytes: residentBytes!, ends: Float64Array.from(ends, Number) };
+  const times = Float64Array.from(ends, Number);
+  return { way, seconds: seconds!, finished: true, residentBytes: residentBytes!, ends: times };
 }
 
 function problem({ capacity, offsets, links, bytes }: Flows, transfers: readonly Transfer[]): string {
