@@ -64,6 +64,46 @@ describe('fathom serve on a model', () => {
     expect(JSON.parse(choices[0]!.message.content!)).toEqual({ ok: expect.any(Boolean) });
   });
 
+  it('scores the tokens of a prompt as it would have given them', async () => {
+    const { client, model } = await start('--cache', 'fp32');
+    const prompt = Array.from({ length: 40 }, (_, i) => 300 + ((i * 37) % 500));
+    const request = { model, prompt, max_tokens: 0, echo: true, logprobs: 1 };
+    const { logprobs: scored, finish_reason } = (await client.completions.create(request)).choices[0]!;
+    expect(finish_reason).toBe('length');
+    expect([scored!.token_logprobs![0], scored!.top_logprobs![0]]).toEqual([null, null]);
+    for (const at of [1, 17, 39]) {
+      const { choices } = await client.completions.create({
+        model,
+        prompt: prompt.slice(0, at),
+        max_tokens: 1,
+        logprobs: 0,
+        logit_bias: { [prompt[at]!]: 100 },
+      });
+      expect(choices[0]!.logprobs!.tokens![0]).toBe(scored!.tokens![at]);
+      // FP32 weights and cache; a prompt's attention is computed in another order than a token's.
+      expect(choices[0]!.logprobs!.token_logprobs![0]).toBeCloseTo(scored!.token_logprobs![at]!, 4);
+    }
+  });
+
+  it('answers 429 with Retry-After when all places are taken, and serves again when one is free', async () => {
+    const { client, model } = await start('--max-batch', '1', '--max-queue', '1');
+    const long = { model, prompt: 'On and on', max_tokens: 900, ignore_eos: true, stream: true as const };
+    const controller = new AbortController();
+    const stream = await client.completions.create({ ...long, n: 2 }, { signal: controller.signal });
+    const failure = await client.completions.create({ model, prompt: 'a' }).catch((error) => error);
+    expect(failure).toMatchObject({ status: 429, code: 'rate_limit_exceeded' });
+    expect(Number(failure.headers.get('retry-after'))).toBeGreaterThan(0);
+    controller.abort();
+    await expect(
+      (async () => {
+        for await (const _ of stream);
+      })(),
+    ).resolves.toBeUndefined();
+    const patient = client.withOptions({ maxRetries: 5 });
+    const { choices } = await patient.completions.create({ model, prompt: 'a', max_tokens: 1 });
+    expect(choices).toHaveLength(1);
+  });
+
   it('holds nothing of requests that went away', async () => {
     const { client, model, url } = await start('--max-batch', '8', '--max-queue', '100');
     const used = async () => {
