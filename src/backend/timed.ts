@@ -16,6 +16,8 @@ export interface OpTime {
   flops: number;
   /** Bytes of all operands and results. */
   bytes: number;
+  /** Floating-point operations between tokens, where an op multiplies with weights as well and costs differ. */
+  pairs: number;
 }
 
 /** A backend that measures what each op takes. */
@@ -62,7 +64,7 @@ function addTime(sums: Map<string, OpTime>, key: string, time: OpTime): void {
     sums.set(key, { ...time });
     return;
   }
-  for (const field of ['calls', 'seconds', 'flops', 'bytes'] as const) sum[field] += time[field];
+  for (const field of ['calls', 'seconds', 'flops', 'bytes', 'pairs'] as const) sum[field] += time[field];
 }
 
 function timed(
@@ -72,12 +74,12 @@ function timed(
   clock: () => number,
 ) {
   return (...values: unknown[]) => {
-    const { detail, flops, bytes: read = 0 } = DETAILS[op]?.(values) ?? NO_DETAIL;
+    const { detail, flops, bytes: read = 0, pairs = 0 } = DETAILS[op]?.(values) ?? NO_DETAIL;
     const bytes = values.reduce<number>((sum, value) => sum + bytesIn(value), read);
     const started = clock();
     const result = run(...values);
     const seconds = clock() - started;
-    addTime(times, `${op} ${detail}`, { op, detail, calls: 1, seconds, flops, bytes });
+    addTime(times, `${op} ${detail}`, { op, detail, calls: 1, seconds, flops, bytes, pairs });
     return result;
   };
 }
@@ -100,6 +102,8 @@ interface Detail {
   flops: number;
   /** Bytes that the operands do not tell. */
   bytes?: number;
+  /** Part of `flops` that is between tokens. */
+  pairs?: number;
 }
 
 const NO_DETAIL: Detail = { detail: '', flops: 0 };
@@ -154,6 +158,7 @@ const DETAILS: Record<string, (values: unknown[]) => Detail> = {
       detail: `${down.format}, cache ${seen.detail}`,
       flops: work.flops + seen.flops,
       bytes: work.bytes + seen.bytes!,
+      pairs: seen.flops,
     };
   },
   feedForwardBlock: ([x, w]) => {

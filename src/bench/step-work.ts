@@ -105,21 +105,28 @@ export function quiet(
 export function withBetween(work: readonly OpWork[], tokens: number): OpWork[] {
   const sums = sumByKey(work.map((one) => ({ ...one, seconds: 0 })));
   const calls = work.reduce((sum, one) => sum + one.calls, 0);
-  return [...sums, { key: BETWEEN, calls, flops: tokens, bytes: 0 }];
+  return [...sums, { key: BETWEEN, calls, flops: tokens, bytes: 0, pairs: 0 }];
 }
 
 function sumByKey(samples: readonly OpSample[]): OpSample[] {
   const sums = new Map<string, OpSample>();
   for (const sample of samples) {
-    const sum = sums.get(sample.key) ?? { key: sample.key, calls: 0, flops: 0, bytes: 0, seconds: 0 };
-    for (const field of ['calls', 'flops', 'bytes', 'seconds'] as const) sum[field] += sample[field];
+    const sum = sums.get(sample.key) ?? {
+      key: sample.key,
+      calls: 0,
+      flops: 0,
+      bytes: 0,
+      pairs: 0,
+      seconds: 0,
+    };
+    for (const field of ['calls', 'flops', 'bytes', 'pairs', 'seconds'] as const) sum[field] += sample[field];
     sums.set(sample.key, sum);
   }
   return [...sums.values()];
 }
 
 /** What an operation's cost depends on besides size: kind and format of a product, and whether experts share it. */
-export function workOf({ op, detail, calls, flops, bytes }: OpTime, length: number): OpWork {
+export function workOf({ op, detail, calls, flops, bytes, pairs }: OpTime, length: number): OpWork {
   const kind = detail.replaceAll(/ ?\[[^\]]*\]| x| of \d+ groups| in \d+ groups/g, '').trim();
   const grouped = / groups/.test(detail) ? ' grouped' : '';
   // Attention is quadratic: bytes times the length stand for its products.
@@ -129,5 +136,5 @@ export function workOf({ op, detail, calls, flops, bytes }: OpTime, length: numb
   const rows = Number(/\[(\d+), \d+\] x/.exec(detail)?.[1] ?? Number.POSITIVE_INFINITY);
   const share = (op === 'gemm' || op === 'project') && groups > 1 ? 1 - (1 - 1 / groups) ** rows : 1;
   const key = `${op} ${kind}${grouped}`.trim();
-  return { key, calls: calls * groups * share, flops: quadratic, bytes: bytes * share };
+  return { key, calls: calls * groups * share, flops: quadratic, bytes: bytes * share, pairs };
 }

@@ -11,6 +11,8 @@ export interface OpWork {
   calls: number;
   flops: number;
   bytes: number;
+  /** Part of `flops` between tokens, where the rest has another cost. */
+  pairs: number;
 }
 
 export interface OpSample extends OpWork {
@@ -29,9 +31,9 @@ export function fitOps(samples: readonly OpSample[]): OpCosts {
   return Object.fromEntries([...byKey].map(([key, own]) => [key, fitOne(own)]));
 }
 
-/** Which of the four costs a trial has: every choice of some. */
-const SUBSETS: readonly (readonly number[])[] = Array.from({ length: 15 }, (_, bits) =>
-  [0, 1, 2, 3].filter((i) => ((bits + 1) >> i) & 1),
+/** Which of the five costs a trial has: every choice of some. */
+const SUBSETS: readonly (readonly number[])[] = Array.from({ length: 31 }, (_, bits) =>
+  [0, 1, 2, 3, 4].filter((i) => ((bits + 1) >> i) & 1),
 );
 
 /** Bytes of an operation that caches may keep from step to step: trial values, the best is taken. */
@@ -41,7 +43,11 @@ const CACHE_BYTES = [1e6, 4e6, 16e6, 64e6] as const;
 const SIMPLER = 0.95;
 
 function fitOne(samples: readonly OpSample[]): OpCost {
-  let best = { error: Number.POSITIVE_INFINITY, costs: [0, 0, 0, 0], cacheBytes: CACHE_BYTES[0] as number };
+  let best = {
+    error: Number.POSITIVE_INFINITY,
+    costs: [0, 0, 0, 0, 0],
+    cacheBytes: CACHE_BYTES[0] as number,
+  };
   for (const cacheBytes of CACHE_BYTES) {
     const rows = samples.map((sample) => features(sample, cacheBytes).map((x) => x / scaleOf(sample)));
     const wanted = samples.map((sample) => sample.seconds / scaleOf(sample));
@@ -51,7 +57,7 @@ function fitOne(samples: readonly OpSample[]): OpCost {
         wanted,
       );
       if (!found?.every((cost) => cost >= 0 && Number.isFinite(cost))) continue;
-      const costs = [0, 0, 0, 0];
+      const costs = [0, 0, 0, 0, 0];
       subset.forEach((i, at) => {
         costs[i] = found[at]!;
       });
@@ -62,22 +68,22 @@ function fitOne(samples: readonly OpSample[]): OpCost {
       if (error < best.error * SIMPLER) best = { error, costs, cacheBytes };
     }
   }
-  const [secondsPerCall, secondsPerFlop, secondsPerByte, secondsPerColdByte] = best.costs as [
-    number,
-    number,
-    number,
-    number,
-  ];
-  return { secondsPerCall, secondsPerFlop, secondsPerByte, secondsPerColdByte, cacheBytes: best.cacheBytes };
+  const [secondsPerCall, secondsPerFlop, secondsPerByte, secondsPerColdByte, secondsPerPair] =
+    best.costs as Five;
+  const { cacheBytes } = best;
+  return { secondsPerCall, secondsPerFlop, secondsPerByte, secondsPerColdByte, secondsPerPair, cacheBytes };
 }
+
+type Five = [number, number, number, number, number];
 
 const scaleOf = ({ scale, seconds }: OpSample): number => scale ?? seconds;
 
-const features = ({ calls, flops, bytes }: OpWork, cacheBytes: number): number[] => [
+const features = ({ calls, flops, bytes, pairs }: OpWork, cacheBytes: number): Five => [
   calls,
-  flops,
+  flops - pairs,
   bytes,
   Math.max(0, bytes - cacheBytes),
+  pairs,
 ];
 
 /** x that makes A·x nearest to b; undefined where A does not determine it. */
@@ -133,11 +139,12 @@ export function predictOps(work: readonly OpWork[], costs: OpCosts): OpPredictio
 }
 
 function opSeconds(work: OpWork, cost: OpCost): number {
-  const [calls, flops, bytes, cold] = features(work, cost.cacheBytes) as [number, number, number, number];
+  const [calls, flops, bytes, cold, pairs] = features(work, cost.cacheBytes);
   return (
     calls * cost.secondsPerCall +
     flops * cost.secondsPerFlop +
     bytes * cost.secondsPerByte +
-    cold * cost.secondsPerColdByte
+    cold * cost.secondsPerColdByte +
+    pairs * cost.secondsPerPair
   );
 }

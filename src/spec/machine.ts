@@ -56,6 +56,8 @@ const cost = z.number().nonnegative();
 const opCost = z.strictObject({
   secondsPerCall: cost,
   secondsPerFlop: cost,
+  /** Of products between tokens, where the operation multiplies with weights as well. */
+  secondsPerPair: cost,
   secondsPerByte: cost,
   /** More for each byte beyond `cacheBytes` of a step, which comes from memory. */
   secondsPerColdByte: cost,

@@ -23,7 +23,13 @@ const SETTINGS = {
   checkpointEvery: 2,
   data: { validationFraction: 0.2 },
 };
-const cost = { secondsPerFlop: 0, secondsPerByte: 0, secondsPerColdByte: 0, cacheBytes: 0 };
+const cost = {
+  secondsPerFlop: 0,
+  secondsPerPair: 0,
+  secondsPerByte: 0,
+  secondsPerColdByte: 0,
+  cacheBytes: 0,
+};
 
 /** Trains two steps of `tiny` with this Machine file in the cache folder. */
 async function train(name: string, machine: object) {

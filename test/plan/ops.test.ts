@@ -10,6 +10,7 @@ const sample = (calls: number, flops: number, bytes: number): OpSample => ({
   calls,
   flops,
   bytes,
+  pairs: 0,
   seconds: seconds(calls, flops, bytes),
 });
 
@@ -34,12 +35,27 @@ describe('costs of operations', () => {
 
   it('predict work that was not sampled, and name what has no costs', () => {
     const work = [
-      { key: 'gemm', calls: 30, flops: 5e8, bytes: 60e6 },
-      { key: 'rope', calls: 3, flops: 0, bytes: 10 },
+      { key: 'gemm', calls: 30, flops: 5e8, bytes: 60e6, pairs: 0 },
+      { key: 'rope', calls: 3, flops: 0, bytes: 10, pairs: 0 },
     ];
     const prediction = predictOps(work, fitOps(SAMPLES));
     expect(prediction.seconds / seconds(30, 5e8, 60e6)).toBeCloseTo(1, 6);
     expect(prediction.unknown).toEqual(['rope']);
+  });
+
+  it('tell products between tokens from those with weights', () => {
+    const block = (flops: number, pairs: number): OpSample => {
+      const own = { key: 'attentionBlock', calls: 1, flops: flops + pairs, bytes: 0, pairs };
+      return { ...own, seconds: flops / 100e9 + pairs / 10e9 };
+    };
+    const { attentionBlock: cost } = fitOps([
+      block(1e9, 1e8),
+      block(1e9, 1e9),
+      block(3e9, 2e8),
+      block(2e8, 1e9),
+    ]);
+    expect(cost!.secondsPerFlop * 100e9).toBeCloseTo(1, 6);
+    expect(cost!.secondsPerPair * 10e9).toBeCloseTo(1, 6);
   });
 
   it('are never negative, whatever was measured', () => {
