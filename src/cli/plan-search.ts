@@ -90,8 +90,11 @@ export function writeServeFront(file: string, { ranked, front }: ServeSearchResu
   });
 }
 
-function writeScatter(file: string, chart: ScatterChart): void {
-  const bytes = new TextEncoder().encode(scatterSvg(chart));
+const writeScatter = (file: string, chart: ScatterChart): void => writeFigure(file, scatterSvg(chart));
+
+/** @throws UserError where the file cannot be written; a half one is never left */
+export function writeFigure(file: string, svg: string): void {
+  const bytes = new TextEncoder().encode(svg);
   writeFileAtomicallySync(file, (descriptor) => writeFully(descriptor, bytes, 0));
 }
 

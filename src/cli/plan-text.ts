@@ -6,6 +6,7 @@ import type { ServePlan } from '../plan/serve-plan.js';
 import type { ServeCandidate, ServeSearchResult } from '../plan/serve-search.js';
 import type { Goodput, TrainEstimate, TrainRun } from '../plan/train.js';
 import { microBatches, type TrainPlan } from '../plan/train-plan.js';
+import type { TrainSimulation } from '../plan/train-simulation.js';
 import type { Effect } from '../plan/what-if.js';
 import { signedPercent } from '../report/numbers.js';
 import { list, table } from '../report/table.js';
@@ -63,6 +64,19 @@ export function trainText(
       ['longest sequence', largest.length === 0 ? 'none' : `${largest.length} tokens`],
     ]),
   ].join('\n\n');
+}
+
+/** Parts of a step as events have them, mean over the devices. */
+export function eventsText({ stepSeconds, parts }: TrainSimulation): string {
+  const share = (seconds: number) => `${duration(seconds)} (${percent(seconds / stepSeconds)})`;
+  return list([
+    ['step by events', duration(stepSeconds)],
+    ['  forward alone', share(parts.forward)],
+    ['  backward alone', `${share(parts.inputs)} for inputs, ${share(parts.weights)} for weights`],
+    ['  both overlapped', share(parts.overlapped)],
+    ['  bubble', share(parts.bubble)],
+    ['  optimizer', share(parts.optimizer)],
+  ]);
 }
 
 export const planText = (p: TrainPlan): string =>

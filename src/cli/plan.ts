@@ -14,6 +14,7 @@ import {
   readCluster,
   readShape,
 } from './plan-input.js';
+import { writeFigure } from './plan-search.js';
 import { type Outcome, runs, type Session } from './session.js';
 
 /** `fathom plan train|serve|what-if|search`. */
@@ -48,6 +49,7 @@ interface TrainFlags extends PlanInputFlags {
   tokens: number;
   checkpointSeconds: number;
   restartSeconds: number;
+  timeline?: string;
   handOver?: string;
 }
 
@@ -76,6 +78,7 @@ function addTrain(group: Command): void {
     .option('--tokens <n>', 'of the whole run', real(1), 1e12)
     .option('--checkpoint-seconds <s>', 'that a checkpoint stops the run for', real(0), 60)
     .option('--restart-seconds <s>', 'from a failure to the next step', real(0), 600)
+    .option('--timeline <file>', 'run the step event by event as well, and write its timeline as a figure')
     .option('--hand-over <stack>', 'print settings for megatron or torchtitan in place of the estimate');
   runs<TrainFlags>(command, planTrain);
 }
@@ -110,9 +113,18 @@ async function planTrain(_session: Session, flags: TrainFlags): Promise<Outcome>
   const good = goodput(cluster, flags.checkpointSeconds, flags.restartSeconds);
   const run = trainRun(flags.tokens, cluster, estimate, good);
   const largest = largestTraining(shape, cluster, plan);
+  const json = { plan, estimate, goodput: good, run, largest };
+  const text = trainText(plan, estimate, good, run, largest);
+  if (flags.timeline === undefined) return { json, text };
+  const { simulateTraining } = await import('../plan/train-simulation.js');
+  const { stepTimeline } = await import('../paper/step-timeline.js');
+  const { eventsText } = await import('./plan-text.js');
+  const simulation = simulateTraining(shape, cluster, plan);
+  writeFigure(flags.timeline, stepTimeline(simulation).svg);
+  const { stepSeconds, parts } = simulation;
   return {
-    json: { plan, estimate, goodput: good, run, largest },
-    text: trainText(plan, estimate, good, run, largest),
+    json: { ...json, events: { stepSeconds, parts } },
+    text: `${text}\n\n${eventsText(simulation)}\n\n${flags.timeline}`,
   };
 }
 

@@ -1,12 +1,12 @@
 import { estimateTraining } from '../plan/train.js';
 import { DEEPSEEK_V3_PLAN } from '../plan/train-plan.js';
-import { simulateTraining, type TrainSimulation } from '../plan/train-simulation.js';
-import { timelineSvg } from '../report/timeline.js';
+import { simulateTraining } from '../plan/train-simulation.js';
 import type { Cluster } from '../spec/machine.js';
 import { machineNamed } from '../spec/machines.js';
 import { MODEL_PRESETS } from '../spec/presets.js';
 import { parseModelShape } from '../spec/read-shape.js';
 import { banded, figure, type Reproduction } from './row.js';
+import { stepTimeline } from './step-timeline.js';
 
 const cluster = (): Cluster => ({ name: '2,048 H800', machine: machineNamed('h800-2024'), nodes: 256 });
 const shape = () => parseModelShape(MODEL_PRESETS['deepseek-v3']);
@@ -59,7 +59,7 @@ export function table4(): Reproduction {
       '1B and 1W are the backward passes for inputs and for weights, and causal FLOPs count the lower triangle [ISCA §5.1]; parts are means over the 16 devices of a pipeline',
       'target of the project: step and parts within 10 %, tokens and MFU within 5 %; bubble and 1B are outside it. MRFT differs by less than these deviations (19.946 s)',
     ],
-    charts: [timelineOf(simulation)],
+    charts: [stepTimeline(simulation)],
   };
 }
 
@@ -76,31 +76,6 @@ function withAttention(gains: (typeof ATTENTION_GAINS)[number]): Cluster {
     for (const point of changed.kernels.attention[pass].points) point.flopsPerSecond /= gains[pass];
   }
   return { ...rest, machine: changed };
-}
-
-const KINDS = ['F', 'B', 'I', 'W', 'F with B'] as const;
-
-/** The first and last quarter would not fit; the beginning shows what matters. */
-function timelineOf({ timeline, schedule }: TrainSimulation) {
-  const until = timeline.seconds * 0.25;
-  const bars = timeline.intervals
-    .filter(({ start }) => start < until)
-    .map(({ device, start, end, work }) => ({
-      row: device,
-      start,
-      end,
-      kind: work.length === 2 ? KINDS.indexOf('F with B') : KINDS.indexOf(work[0].kind),
-      label: work.map(({ microBatch }) => String(microBatch)).join('|'),
-    }));
-  const title = 'The first quarter of the step on the 16 devices of a pipeline';
-  const svg = timelineSvg({
-    title,
-    xLabel: 'seconds',
-    rows: schedule.orders.map((_, d) => `${d}`),
-    kinds: KINDS,
-    bars,
-  });
-  return { title, svg };
 }
 
 /** [TR §1] device hours and money. */

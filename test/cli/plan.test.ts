@@ -20,7 +20,10 @@ describe('fathom plan', () => {
     };
     expect(plan.pipeline).toBe(16);
     expect(estimate.stepSeconds).toBeGreaterThan(10);
-    expect((await fathom(['plan', 'train'])).stdout).toMatch(/^plan .*PP 16 \(dualpipe\)/);
+    const timeline = join(folder, 'step.svg');
+    const events = await fathom(['plan', 'train', '--timeline', timeline]);
+    expect(events.stdout).toMatch(/^plan .*PP 16 \(dualpipe\)[\s\S]*both overlapped +\d/);
+    expect(readFileSync(timeline, 'utf8')).toMatch(/^<svg /);
   });
 
   it('rejects a plan that cannot be, with the nearest that can', async () => {
