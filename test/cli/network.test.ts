@@ -92,6 +92,19 @@ describe('fathom network', () => {
     expect(packets.stderr).toMatch(/packets know faults from the beginning only/);
   });
 
+  it('runs the example of 30 NICs that send to one, packet by packet', async () => {
+    const { pieces } = (await fathomJson([
+      'network',
+      'simulate',
+      'examples/network-incast.json',
+      '--engine',
+      'packet',
+    ])) as { pieces: { seconds: number }[] };
+    // The table of docs/network.md: times over those of the cable alone.
+    const alone = 2 ** 23 / 50e9;
+    expect(pieces.map(({ seconds }) => Number((seconds / alone).toFixed(1)))).toEqual([30.3, 2.1]);
+  });
+
   it('folds, and weighs failures', async () => {
     const args = ['network', 'simulate', 'h800-mpft', '--fold'];
     expect((await fathom(args)).stderr).toMatch(/cannot be folded: its workload must be one all-to-all/);

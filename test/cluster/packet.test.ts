@@ -308,6 +308,17 @@ describe('priorities', () => {
 });
 
 describe('sources', () => {
+  it('share their port with what a relay passes on', () => {
+    const network: NetworkInput = {
+      topology: { kind: 'multi-plane-fat-tree', endpoints: 8, planes: 4, radix: 8 },
+      node: { gpus: 4, nics: 4 },
+    };
+    // PXN: GPU 1 sends to plane 0 by way of GPU 0, whose own flow goes there too.
+    const both = flows([0, 1].map((from) => ({ from, to: 4, bytes: 1000 * MTU })));
+    const { least, most } = run(network, both).pieces[0]!.flowSeconds;
+    expect(least / most).toBeGreaterThan(0.95);
+  });
+
   const star: NetworkInput = { topology: { kind: 'star', endpoints: 3 }, latency: 'ideal' };
   it('keep to weights and caps', () => {
     const list = [
