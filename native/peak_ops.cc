@@ -17,8 +17,8 @@ namespace {
 constexpr int kRounds = 15;
 /// Accumulators, enough to cover the latency of the multiplier: 4 cycles x 2 units for FMA.
 constexpr int kChains = 12;
-/// Floats of a memory measurement, per call: 256 MB, beyond caches.
-constexpr int64_t kMemoryFloats = int64_t{1} << 26;
+/// Floats of a memory measurement, per call: 512 MB, beyond the caches of large servers (480 MB are shared on the one measured).
+constexpr int64_t kMemoryFloats = int64_t{1} << 27;
 
 /// Keeps a result alive without storing it.
 FATHOM_INLINE void keep(f32x16& value) {

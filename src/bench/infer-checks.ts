@@ -1,6 +1,7 @@
 import {
   API_TARGET,
   BEST_PREFILL_TARGET,
+  FIRST_TOKEN_TARGET,
   FLOOR_TARGET,
   MEASURES,
   MEMORY_TARGET_BYTES,
@@ -90,6 +91,11 @@ function ownChecks(format: FormatResult, readBandwidth: number): Check[] {
   if (runner) {
     const beyond = runner.residentBytes - weightBytes - cacheBytes;
     checks.push(atMost(`${name}: resident bytes beyond weights and cache`, beyond, MEMORY_TARGET_BYTES));
+  }
+  if (name === '8 bits') {
+    checks.push(
+      atMost(`${name}: seconds from command to first token`, format.firstTokenSeconds, FIRST_TOKEN_TARGET),
+    );
   }
   if (runner?.besideNeighbour !== undefined && bare) {
     checks.push(

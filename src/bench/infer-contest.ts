@@ -1,5 +1,8 @@
+import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { selectBackend } from '../backend/select.js';
 import { convertToGguf } from '../infer/gguf/convert.js';
 import type { TensorTypeName } from '../infer/gguf/format.js';
@@ -39,6 +42,8 @@ export interface FormatResult {
   weightBytes: number;
   activeBytes: number;
   cacheBytes: number;
+  /** From the command to the first token of a short prompt, files in the page cache. */
+  firstTokenSeconds: number;
   contestants: Partial<Record<Contestant, ContestantResult>>;
 }
 
@@ -64,11 +69,12 @@ export class InferContest {
 
   /** All contestants in turn, as many rounds as wanted; who begins changes from round to round. */
   async run(format: FormatCase): Promise<FormatResult> {
-    const { rounds, betweenRounds, ui, folder } = this.options;
+    const { rounds, betweenRounds, ui, folder, threads } = this.options;
     const entries = await this.start(format);
     const progress = ui.progress(`bench infer, ${format.name}`);
     const names = Object.keys(MEASURES) as MeasureName[];
     const total = rounds * names.length;
+    for (const entry of entries) await entry.warmUp();
     for (let round = 0; round < rounds; round++) {
       betweenRounds();
       for (const [i, measure] of names.entries()) {
@@ -79,8 +85,10 @@ export class InferContest {
     if (this.options.neighbour) for (const entry of entries) await entry.besideNeighbour();
     progress.end();
     for (const entry of entries) await entry.close();
+    const own = this.checkpoint(format.weights);
     return {
       ...sizesOf(folder, format),
+      firstTokenSeconds: median(await inTurn(rounds, () => secondsToFirstToken(own, threads))),
       contestants: Object.fromEntries(entries.map((e) => [e.name, e.result()])),
     };
   }
@@ -142,6 +150,21 @@ export class InferContest {
 const settingsName = ({ repack, flashAttention }: Pick<LlamaSettings, 'repack' | 'flashAttention'>): string =>
   `${repack ? 'repacked' : 'as stored'}, ${flashAttention ? 'flash' : 'plain'} attention`;
 
+async function inTurn<T>(times: number, run: () => Promise<T>): Promise<T[]> {
+  const results: T[] = [];
+  for (let i = 0; i < times; i++) results.push(await run());
+  return results;
+}
+
+/** `fathom generate` from its start to the end of its first token. */
+async function secondsToFirstToken(folder: string, threads: number): Promise<number> {
+  const main = fileURLToPath(new URL('../cli/main.js', import.meta.url));
+  const args = [main, 'generate', folder, '-p', 'Hello', '--max-tokens', '1', '--threads', String(threads)];
+  const start = performance.now();
+  await promisify(execFile)(process.execPath, args);
+  return (performance.now() - start) / 1000;
+}
+
 const rotated = <T>(list: readonly T[], by: number): T[] => {
   const at = by % list.length;
   return [...list.slice(at), ...list.slice(0, at)];
@@ -159,6 +182,11 @@ class Entry {
     private readonly child: LineProcess,
     private readonly single: boolean,
   ) {}
+
+  /** Memory that the first steps take, and pages of files, cost whoever comes first. */
+  async warmUp(): Promise<void> {
+    for (const { command } of [MEASURES.prefill, MEASURES.short]) await this.child.ask(command);
+  }
 
   async take(measure: MeasureName): Promise<void> {
     if (this.single && measure === 'batch8') return;
@@ -204,7 +232,10 @@ const BYTES_PER_WEIGHT: Record<WeightFormat, number> = {
 };
 
 /** The embedding is looked up and gates are multiplied in full precision; the rest is read in the format. */
-function sizesOf(folder: string, { name, weights }: FormatCase): Omit<FormatResult, 'contestants'> {
+function sizesOf(
+  folder: string,
+  { name, weights }: FormatCase,
+): Omit<FormatResult, 'contestants' | 'firstTokenSeconds'> {
   const checkpoint = readCheckpoint(folder);
   const { config } = checkpoint;
   checkpoint.close();

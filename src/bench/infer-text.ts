@@ -67,9 +67,10 @@ function floorLine(format: FormatResult, readBandwidth: number): [string, string
   const floor = readBandwidth / format.activeBytes;
   const share = shareOfFloor(format, readBandwidth);
   const reached = share === undefined ? '' : `, ${percent(share)} reached`;
+  const first = `; first token ${format.firstTokenSeconds.toFixed(2)} s after the command`;
   return [
     format.format,
-    `${bytes(format.activeBytes)} read per token: at most ${floor.toFixed(1)} tokens/s${reached}`,
+    `${bytes(format.activeBytes)} read per token: at most ${floor.toFixed(1)} tokens/s${reached}${first}`,
   ];
 }
 

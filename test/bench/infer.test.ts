@@ -31,6 +31,7 @@ const format = (contestants: FormatResult['contestants']): FormatResult => ({
   weightBytes: 1e9,
   activeBytes: 2e8,
   cacheBytes: 1e7,
+  firstTokenSeconds: 0.5,
   contestants,
 });
 
