@@ -17,11 +17,11 @@ constexpr const char* kOp = "project";
 constexpr int kTokensSlot = 6;
 
 /// Bytes of weights of one task: small enough to share out, large enough that a thread reads long runs.
-constexpr int64_t kTaskBytes = 1 << 17;
+constexpr int64_t kTaskBytes = 1 << 18;
 /// Elements of tokens that one thread prepares sooner than it can share them out.
 constexpr int64_t kAloneElements = 1 << 14;
 /// Tasks that a call has at least, where it has the rows for it.
-constexpr int64_t kTasksPerThread = 4;
+constexpr int64_t kTasksPerThread = 2;
 
 /// Rows [row, row_end) of a group whose tokens are [token, token + count) of the call.
 struct ProjectTask {
