@@ -67,9 +67,12 @@ function thinned(bundles: Drawing['bundles']): Pick<Drawing, 'bundles' | 'note'>
 /** A box for each node; without nodes, for the NICs of each switch. */
 function nodeRow(network: Network, places: Map<number, DrawnEnd>): Drawing['rows'][number] {
   const bare = network.kind[network.endpoints[0]!] === NIC;
-  const members = new Map<number, number[]>();
+  const leaves = new Set(bare ? [...network.nics].map((nic) => switchOf(network, nic)) : []);
+  const members = new Map<string, number[]>();
   for (const nic of network.nics) {
-    const key = bare ? switchOf(network, nic) : network.group[nic]!;
+    const leaf = switchOf(network, nic);
+    const one = leaves.size > MOST_BOXES ? `group ${network.group[leaf]} ${network.plane[leaf]}` : `${leaf}`;
+    const key = bare ? one : `${network.group[nic]}`;
     const known = members.get(key);
     if (known) known.push(nic);
     else members.set(key, [nic]);

@@ -23,6 +23,7 @@ export interface TopologyDrawing {
 
 const ROW_HEIGHT = 170;
 const BOX_HEIGHT = 16;
+const ARC_HEIGHT = 50;
 const SIDE = 30;
 /** More bundles between two rows than this are drawn fainter, so that the whole stays readable. */
 const SOLID = 60;
@@ -30,19 +31,21 @@ const SOLID = 60;
 /** @returns a complete SVG document */
 export function topologySvg(title: string, drawing: TopologyDrawing): string {
   const { rows, bundles, note } = drawing;
-  const height = 120 + (rows.length - 1) * ROW_HEIGHT;
+  // Rows whose own boxes are joined have arcs above them.
+  const arched = new Set(bundles.flatMap(({ from, to }) => (from.row === to.row ? [from.row] : [])));
+  const height = 120 + (rows.length - 1) * ROW_HEIGHT + (arched.has(rows.length - 1) ? ARC_HEIGHT : 0);
   const layout = new Layout(rows, height);
   const crowd = new Map<string, number>();
   const between = ({ from, to }: TopologyDrawing['bundles'][number]) => `${from.row} ${to.row}`;
   for (const bundle of bundles) crowd.set(between(bundle), (crowd.get(between(bundle)) ?? 0) + 1);
   const lines = bundles.map((bundle) => {
-    const opacity = Math.max(0.06, Math.min(0.8, SOLID / crowd.get(between(bundle))!));
+    const opacity = Math.max(0.03, Math.min(0.8, SOLID / crowd.get(between(bundle))!));
     const width = Math.min(3, Math.sqrt(bundle.cables));
     const stroke = `stroke="${colour(bundle.colour)}" stroke-opacity="${px2(opacity)}" stroke-width="${px(width)}"`;
     return bundleOf(layout, bundle, stroke);
   });
   const boxes = rows.flatMap((row, r) => [
-    label(layout.y(r), row.label, r),
+    label(layout.y(r) - (arched.has(r) ? ARC_HEIGHT : 0), row.label, r),
     ...row.boxes.map((box, b) => boxOf(layout, r, b, box)),
   ]);
   const parts = [background(height), text(WIDTH / 2, 24, title, 'text-anchor="middle" font-size="16"')];
@@ -92,7 +95,7 @@ function bundleOf(layout: Layout, { from, to }: TopologyDrawing['bundles'][numbe
     return `<line x1="${px(x1)}" y1="${px(a)}" x2="${px(x2)}" y2="${px(b)}" ${stroke}/>`;
   }
   // Switches of one row are joined in an arc above them.
-  const lift = y1 - Math.min(90, 12 + Math.abs(x1 - x2) / 3);
+  const lift = y1 - Math.min(2 * ARC_HEIGHT - 10, 12 + Math.abs(x1 - x2) / 3);
   return `<path d="M${px(x1)} ${px(y1)} Q${px((x1 + x2) / 2)} ${px(lift)} ${px(x2)} ${px(y2)}" fill="none" ${stroke}/>`;
 }
 
@@ -102,7 +105,7 @@ function boxOf(layout: Layout, row: number, box: number, { label: name, colour: 
   const each = side / Math.max(1, parts.length);
   const filled = parts.length === 0 ? [rect(x, y, side, colour(plane))] : [];
   const squares = parts.map((part, i) => rect(x + i * each, y, Math.max(0.3, each * 0.86), colour(part)));
-  const named = name !== '' && layout.space(row) >= 7 * name.length;
+  const named = name !== '' && layout.space(row) >= 7 * name.length + 4;
   const below = y + BOX_HEIGHT + 13;
   const caption = named ? [text(x + side / 2, below, name, 'text-anchor="middle" font-size="10"')] : [];
   return [...filled, ...squares, ...caption].join('');
