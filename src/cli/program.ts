@@ -9,6 +9,7 @@ import { addDemo } from './demo.js';
 import { guardStreams, reportFailure } from './failures.js';
 import { addGenerate } from './generate.js';
 import { addInspect } from './inspect.js';
+import { addLaunch } from './launch.js';
 import { addNetwork } from './network.js';
 import { addNumerics } from './numerics.js';
 import { addPaper } from './paper.js';
@@ -50,6 +51,7 @@ export function createProgram(): Command {
   addTokenizer(program);
   addNumerics(program);
   addNetwork(program);
+  addLaunch(program);
   addBench(program);
   addStudy(program);
   addPlan(program);

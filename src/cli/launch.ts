@@ -1,0 +1,73 @@
+import { type Command, Option } from 'commander';
+import { UsageError } from '../errors.js';
+import { integer } from './options.js';
+import { type Outcome, runs } from './session.js';
+
+interface LaunchFlags {
+  with: 'slurm' | 'mpirun' | 'mpijob';
+  nodes?: number;
+  hosts?: string;
+  ranksPerNode: number;
+  threads: number;
+  hours: number;
+  image?: string;
+  hostfile: string;
+  out?: string;
+}
+
+/** Commands that run over ranks. */
+const OVER_RANKS = ['train'];
+
+/** `fathom launch`. */
+export function addLaunch(program: Command): void {
+  const command = program
+    .command('launch')
+    .description(
+      'write what starts a command over many ranks: a Slurm script, an mpirun line, or a Kubernetes MPIJob',
+    )
+    .argument('<command...>', 'what to run, after --, as in: -- train --preset small --expert-parallel 16')
+    .addOption(
+      new Option('--with <what>', 'what starts it').choices(['slurm', 'mpirun', 'mpijob']).default('slurm'),
+    )
+    .option('--nodes <n>', 'hosts', integer(1))
+    .option('--hosts <list>', 'their names, separated by commas (mpirun)')
+    .option('--ranks-per-node <n>', 'ranks of each host', integer(1), 1)
+    .option('--threads <n>', 'CPUs of each rank', integer(1, 1024), 8)
+    .option('--hours <n>', 'time limit (Slurm)', integer(1), 24)
+    .option('--image <name>', 'container image (Kubernetes)')
+    .option('--hostfile <file>', 'where the list of hosts goes (mpirun)', 'hosts.txt')
+    .option('--out <file>', 'a file in place of standard output');
+  runs<LaunchFlags>(command, async (_session, flags, words) => launch(flags, words));
+}
+
+async function launch(flags: LaunchFlags, words: readonly string[]): Promise<Outcome> {
+  if (!OVER_RANKS.includes(words[0] ?? '')) {
+    throw new UsageError(`fathom ${words[0]} does not run over ranks; ${OVER_RANKS.join(', ')} does`);
+  }
+  const { hostFile, mpiJob, mpirunLine, slurmScript } = await import('../expert/launch.js');
+  const hosts = flags.hosts?.split(',').map((host) => host.trim());
+  const nodes = hosts?.length ?? flags.nodes;
+  if (nodes === undefined) throw new UsageError('say on how many hosts: --nodes N, or --hosts a,b,c');
+  const { ranksPerNode, threads } = flags;
+  const work = { nodes, ranksPerNode, threads, command: words };
+  let text: string;
+  if (flags.with === 'slurm') text = slurmScript(work, flags.hours);
+  else if (flags.with === 'mpijob') text = mpiJob(work, required(flags.image));
+  else {
+    if (!hosts) throw new UsageError('mpirun needs the names of the hosts: --hosts a,b,c');
+    await write(flags.hostfile, hostFile(hosts, work));
+    text = mpirunLine(work, flags.hostfile);
+  }
+  if (flags.out) await write(flags.out, text);
+  return { json: { with: flags.with, text }, text: flags.out ? `written: ${flags.out}` : text.trimEnd() };
+}
+
+function required(image: string | undefined): string {
+  if (image !== undefined) return image;
+  throw new UsageError('an MPIJob needs a container image with fathom and its MPI addon: --image NAME');
+}
+
+async function write(file: string, text: string): Promise<void> {
+  const { writeFileAtomicallySync, writeFully } = await import('../files.js');
+  writeFileAtomicallySync(file, (descriptor) => writeFully(descriptor, Buffer.from(text), 0));
+}
