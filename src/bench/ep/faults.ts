@@ -22,7 +22,8 @@ export interface FaultResult {
 /** Silence after which a rank is lost, in these runs. */
 export const LOST_AFTER_SECONDS = 5;
 const GIVE_UP_MS = 120_000;
-const CLI = resolve(fileURLToPath(import.meta.url), '../../../cli/main.js');
+/** The built command line, from src/ as from dist/. */
+const CLI = resolve(fileURLToPath(import.meta.url), '../../../../dist/cli/main.js');
 
 /** Kills a rank, stops one, and, where hosts can be made, cuts a link, each in a run of training of its own. */
 export async function measureFaults(links: boolean): Promise<FaultResult[]> {
@@ -40,8 +41,8 @@ export async function measureFaults(links: boolean): Promise<FaultResult[]> {
   return results;
 }
 
-/** @param strike is told the processes of the ranks once the run has a checkpoint */
-async function inject(
+/** Trains `tiny` until something strikes. @param strike is told the processes of the ranks once the run has a checkpoint */
+export async function inject(
   fault: string,
   mpirun: readonly string[],
   strike: (ranks: number[]) => void,
