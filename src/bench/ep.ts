@@ -65,7 +65,7 @@ function caseOf(ranks: number, bytes: number): ExchangeCase {
   const tokens = Math.max(1, Math.round(bytes / row / topK));
   const rounds = bytes > 2 ** 24 ? 5 : 11;
   const common = { hidden: HIDDEN, topK, groupsPerToken: topK, wire: 'bf16:bf16', rounds, bare: true };
-  return { tokens, experts: 8 * ranks, groups: ranks, ...common };
+  return { tokens, experts: ranks, groups: ranks, ...common };
 }
 
 /** @throws UserError where MPI or the addons are missing */

@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { Random } from '../../numerics/random.js';
 import { type Hosts, makeHosts } from './hosts.js';
 import { localRanks } from './launch.js';
 
@@ -21,6 +22,8 @@ export interface FaultResult {
 
 /** Silence after which a rank is lost, in these runs. */
 export const LOST_AFTER_SECONDS = 5;
+/** Longer than mpirun takes to give an idle connection up (`hosts.ts`), which it does not do while it waits to be heard. */
+const LINK_LOST_AFTER_SECONDS = 15;
 const GIVE_UP_MS = 120_000;
 /** The built command line, from src/ as from dist/. */
 const CLI = resolve(fileURLToPath(import.meta.url), '../../../../dist/cli/main.js');
@@ -34,7 +37,8 @@ export async function measureFaults(links: boolean): Promise<FaultResult[]> {
   if (!links) return results;
   const hosts: Hosts = makeHosts(2, 100e6);
   try {
-    results.push(await inject('a link cut', hosts.mpirun(2), () => hosts.link(1, false)));
+    const cut = () => hosts.link(1, false);
+    results.push(await inject('a link cut', hosts.mpirun(2), cut, LINK_LOST_AFTER_SECONDS));
   } finally {
     hosts.close();
   }
@@ -46,10 +50,13 @@ export async function inject(
   fault: string,
   mpirun: readonly string[],
   strike: (ranks: number[]) => void,
+  lostAfterSeconds = LOST_AFTER_SECONDS,
 ): Promise<FaultResult> {
   const out = mkdtempSync(join(tmpdir(), 'fathom-fault-'));
-  const train = [CLI, 'train', '--out', out, '--lost-after', `${LOST_AFTER_SECONDS}`];
-  const run = ['--preset', 'tiny', '--steps', '100000', '--precision', 'bf16'];
+  const train = [CLI, 'train', '--out', out, '--lost-after', `${lostAfterSeconds}`];
+  const corpus = join(out, 'text.txt');
+  writeFileSync(corpus, words());
+  const run = ['--preset', 'tiny', '--steps', '100000', '--precision', 'bf16', '--data', corpus];
   const child = spawn('mpirun', [...mpirun, process.execPath, ...train, ...run], {
     stdio: ['ignore', 'ignore', 'pipe'],
   });
@@ -70,6 +77,14 @@ export async function inject(
     child.kill('SIGKILL');
     rmSync(out, { recursive: true, force: true });
   }
+}
+
+/** Text that is quickly tokenised: 40,000 words of few letters. */
+function words(): string {
+  const random = new Random(1);
+  const word = () =>
+    Array.from({ length: 2 + random.below(5) }, () => 'etaoinshr'[random.below(9)]!).join('');
+  return Array.from({ length: 40_000 }, (_, i) => (i % 12 === 11 ? `${word()}.\n` : word())).join(' ');
 }
 
 async function untilCheckpoint(child: ChildProcess, out: string): Promise<void> {
@@ -113,7 +128,9 @@ function ranksOf(out: string): number[] {
 function telling(text: string): string | null {
   const lines = text.split('\n');
   const ours = lines.find((line) => /^fathom: .*rank \d+ on/.test(line));
-  return ours ?? lines.find((line) => /process rank \d+ .* on node/.test(line)) ?? null;
+  return (
+    ours ?? lines.find((line) => /(process rank \d+|Remote daemon).* on node/.test(line))?.trim() ?? null
+  );
 }
 
 /** Whether the run goes on, on two ranks of this host, from its last checkpoint. */
