@@ -13,7 +13,7 @@ const MEMORY = 0.98;
 /** Steps before the line through them counts. Assumed. */
 const ENOUGH = 8;
 /** Standard deviation of rows, relative to their mean, from which on a slope can be told. Assumed. */
-const LEAST_SPREAD = 0.2;
+const LEAST_SPREAD = 0.1;
 /** A step that took so many times what was expected was disturbed, and counts as this. Assumed. */
 const DISTURBED = 2;
 /**
