@@ -14,7 +14,7 @@ interface SimulateFlags {
   seed?: number;
   fold?: boolean;
   heat?: string;
-  engine?: 'flow' | 'packet';
+  engine?: 'flow' | 'packet' | 'both';
 }
 
 /** `fathom network simulate`. */
@@ -26,8 +26,11 @@ export function addSimulate(group: Command): void {
     )
     .argument('<scenario>', SCENARIO)
     .addOption(
-      new Option('--engine <name>', 'flows that share links, or every packet with queues and flow control')
-        .choices(['flow', 'packet'])
+      new Option(
+        '--engine <name>',
+        'flows that share links, every packet with queues and flow control, or both side by side',
+      )
+        .choices(['flow', 'packet', 'both'])
         .default('flow'),
     )
     .addOption(
@@ -49,7 +52,9 @@ export function addSimulate(group: Command): void {
     .option('--heat <file>', 'draw how busy every link was (SVG)');
   runs<SimulateFlags>(command, async (session, flags, [given]) => {
     const scenario = withRouting(await openScenario(given!), flags);
-    if (flags.engine === 'packet') return simulatePacketwise(session, scenario, flags);
+    if (flags.engine === 'packet' || flags.engine === 'both') {
+      return simulatePacketwise(session, scenario, flags, flags.engine === 'both');
+    }
     const result = await simulateOne(session, scenario, flags);
     return { json: result, text: text.simulated(scenario, result, flags.resolution) };
   });
@@ -58,22 +63,29 @@ export function addSimulate(group: Command): void {
 async function simulatePacketwise(
   session: Session,
   scenario: Scenario,
-  flags: SimulateFlags,
+  { fold, resolution, heat }: SimulateFlags,
+  beside: boolean,
 ): Promise<Outcome> {
-  const { fold, resolution, heat } = flags;
   if (fold || resolution !== undefined)
     throw new UsageError('--fold and --resolution are for --engine flow; leave them out');
   const { simulatePackets } = await import('../cluster/packet/simulate.js');
   const { heatOf } = await import('../cluster/drawing.js');
   let tables: ReturnType<typeof heatOf> = [];
   const progress = session.progress(scenario.name);
-  const result = simulatePackets(scenario, {
+  const packet = simulatePackets(scenario, {
     progress: (done, total) => progress.update({ done, total }),
     ...(heat === undefined ? {} : { uses: (network, shares) => (tables = heatOf(network, shares)) }),
   });
   progress.end();
   if (heat !== undefined) await drawHeat(heat, scenario.name, tables);
-  return { json: result, text: text.simulatedPackets(scenario, result) };
+  const told = text.simulatedPackets(scenario, packet);
+  if (!beside) return { json: packet, text: told };
+  const flow = await simulateOne(session, scenario, {});
+  const compared = text.compared([
+    { ...flow, name: 'by flows' },
+    { ...packet, name: 'by packets' },
+  ]);
+  return { json: { flow, packet }, text: `${told}\n\n${compared}` };
 }
 
 const withRouting = (scenario: Scenario, { mode, seed }: SimulateFlags): Scenario => ({

@@ -51,6 +51,10 @@ describe('fathom network', () => {
       /routing spray, 32 flows packet by packet, pfc[\s\S]*all-to-all over 8[\s\S]*packets +2.47 k of up to 4096 bytes[\s\S]*pauses[\s\S]*dcqcn/,
     );
     expect((await fathom([...run, '--resolution', '0.01'])).code).toBe(2);
+    const both = await fathom(['network', 'simulate', file, '--engine', 'both']);
+    expect(both.stdout).toMatch(
+      /time over by flows\n[\s\S]*by flows .* 0.00 %\n *by packets .*all-to-all.* %/,
+    );
   });
 
   it('compares scenarios, and topologies of one size by cost', async () => {
