@@ -4,6 +4,7 @@ import type { Engine, GenerateRequest, Usage } from '../infer/engine.js';
 import {
   addInferenceOptions,
   addSamplingOptions,
+  describePaging,
   describeUsage,
   engineOptions,
   type InferenceFlags,
@@ -44,8 +45,10 @@ export function addGenerate(program: Command): void {
     session.print(prompt);
     const written = await interruptible((signal) => write(session, engine, request, signal));
     session.print('\n');
+    const paged = describePaging(await engine.stats(), engine.info);
     await engine.close();
     session.note(describeUsage(written.usage));
+    if (paged) session.note(paged);
     return { json: { ...written, tokensPerSecond: tokensPerSecond(written.usage) ?? null } };
   });
 }

@@ -164,6 +164,8 @@ export class EngineCore {
       waiting: waiting.length,
       cachePages: allocator.total,
       cachePagesUsed: allocator.used,
+      residentWeightBytes: this.runner.residentWeightBytes(),
+      pagesRead: process.resourceUsage().majorPageFault,
     };
   }
 

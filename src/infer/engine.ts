@@ -153,6 +153,10 @@ export interface EngineStats {
   acceptedTokens: number;
   cachePages: number;
   cachePagesUsed: number;
+  /** Of the weights, those that are in memory now: the others lie in files and are read when an expert is chosen. */
+  residentWeightBytes: number;
+  /** Pages that this process has waited for while the system read them from files. */
+  pagesRead: number;
 }
 
 export interface Engine {

@@ -75,6 +75,13 @@ export class StoredRunner implements ModelRunner {
     });
   }
 
+  residentWeightBytes(): number {
+    const pieces = weightsOf(this.model).flatMap((weight) => weight.pieces.flat());
+    const inMemory = (bytes: Uint8Array | undefined) => (bytes ? this.backend.residentBytes(bytes) : 0);
+    const bytes = pieces.reduce((sum, { codes, scales }) => sum + inMemory(codes) + inMemory(scales), 0);
+    return Math.min(bytes, this.weightBytes); // pieces of a tensor share its scales
+  }
+
   copyPage(from: number, to: number): void {
     this.latents.copyPage(from, to);
   }

@@ -35,6 +35,8 @@ export interface ModelRunner {
   readonly weightFormat: WeightFormat;
   /** Bytes of all weights as held. */
   readonly weightBytes: number;
+  /** Of them, those that are in memory now; mapped files are read as they are needed and dropped where memory is short. */
+  residentWeightBytes(): number;
   readonly cache: {
     readonly format: CacheFormat;
     /** Tokens of a page. */

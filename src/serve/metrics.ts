@@ -19,6 +19,7 @@ const ENGINE_COUNTERS: Partial<Record<keyof EngineStats, [name: string, help: st
   cachedTokens: ['fathom_cached_tokens_total', 'Tokens of prompts that were found in the cache'],
   generatedTokens: ['fathom_generated_tokens_total', 'Tokens generated'],
   draftedTokens: ['fathom_drafted_tokens_total', 'Tokens drafted by the MTP module'],
+  pagesRead: ['fathom_pages_read_total', 'Pages of files that the process waited for'],
   acceptedTokens: ['fathom_accepted_tokens_total', 'Drafted tokens that the model accepted'],
 };
 
@@ -26,6 +27,7 @@ const ENGINE_GAUGES: Partial<Record<keyof EngineStats, [name: string, help: stri
   running: ['fathom_requests_running', 'Sequences in the batch'],
   waiting: ['fathom_requests_waiting', 'Sequences that wait'],
   cachePages: ['fathom_cache_pages', 'Pages of the latent cache'],
+  residentWeightBytes: ['fathom_weight_resident_bytes', 'Bytes of weights that are in memory now'],
   cachePagesUsed: ['fathom_cache_pages_used', 'Pages of the latent cache that hold something'],
 };
 

@@ -59,6 +59,13 @@ describe.each(['fp8', 'int8', 'q4'] as const)('a checkpoint in %s', (format) => 
     });
   });
 
+  it('tells how much of it is in memory', () => {
+    const runner = openRunner(converted(format), { cacheTokens: 64, threads: 2 });
+    // Just written, so that the system still has all its pages.
+    expect(runner.residentWeightBytes()).toBe(runner.weightBytes);
+    runner.close();
+  });
+
   it('is used where it lies in its files', () => {
     const checkpoint = readCheckpoint(converted(format));
     const source = new CheckpointWeights(checkpoint, backend, storedFormat(checkpoint));

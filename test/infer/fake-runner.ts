@@ -25,6 +25,7 @@ export class FakeRunner implements ModelRunner {
   readonly config;
   readonly weightFormat = 'fp32';
   readonly weightBytes = 0;
+  residentWeightBytes = (): number => 0;
   readonly cache;
   readonly draftDepth;
   /** Tokens by slot, in the main layer and in the MTP module's. */

@@ -150,6 +150,8 @@ export class ScriptedEngine implements Engine {
       acceptedTokens: 0,
       cachePages: 256,
       cachePagesUsed: this.active,
+      residentWeightBytes: 0,
+      pagesRead: 0,
     };
   }
 
