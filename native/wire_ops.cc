@@ -119,6 +119,17 @@ struct Summands {
     });
   }
 
+  /// The sum alone, of rows in the type of `out`: nothing is stored in between.
+  template <class T>
+  void write_plain(int64_t output, T* out) const {
+    const int64_t first = bounds[output], last = bounds[output + 1];
+    each16(row.width, [&](int64_t i, auto n) {
+      f32x16 sum = zero();
+      for (int64_t j = first; j < last; ++j) sum += load(reinterpret_cast<const T*>(places[j]) + i, n);
+      store(out + i, sum, n);
+    });
+  }
+
   /// Values as they lie in memory need no tile of their own.
   template <class T>
   void add_plain(int64_t output, float* sum) const {
@@ -142,6 +153,10 @@ void wire_sum(Span base, int format, Span bounds, Span places, Span other_base, 
     parallel_rows(outputs, width * 4, [&](int64_t begin, int64_t end) {
       float* sum = scratch<float>(kSumSlot, padded);
       for (int64_t p = begin; p < end; ++p) {
+        if (lists.size() == 1 && lists[0].row.format == plain_format<std::remove_pointer_t<decltype(to)>>()) {
+          lists[0].write_plain(p, to + p * width);
+          continue;
+        }
         std::fill_n(sum, padded, 0.0f);
         for (const Summands& list : lists) list.add(p, sum);
         each16(width, [&](int64_t i, auto n) { store(to + p * width + i, load(sum + i, n), n); });
