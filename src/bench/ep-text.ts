@@ -2,12 +2,13 @@ import { table } from '../report/table.js';
 import { bytes, duration, percent, rate } from '../report/units.js';
 import type { ExchangeResult } from './ep/exchange.js';
 import { type FaultResult, LOST_AFTER_SECONDS } from './ep/faults.js';
+import type { FlipResult } from './ep/flips.js';
 import type { EpReport, LinkReport } from './ep.js';
 
 const right = (title: string) => ({ title, align: 'right' as const });
 
 /** The report for a terminal. */
-export function epText({ sizes, links, linksSkipped, faults, mpi }: EpReport): string {
+export function epText({ sizes, links, linksSkipped, faults, flips, mpi }: EpReport): string {
   const local = table(
     [
       { title: `one host, ${mpi}` },
@@ -24,7 +25,9 @@ export function epText({ sizes, links, linksSkipped, faults, mpi }: EpReport): s
     ]),
   );
   const skipped = linksSkipped === null ? [] : [`hosts with slow links were not measured: ${linksSkipped}`];
-  return [local, ...links.flatMap(linkTables), ...faultTable(faults), ...skipped].join('\n\n');
+  return [local, ...links.flatMap(linkTables), ...faultTable(faults), ...flipTable(flips), ...skipped].join(
+    '\n\n',
+  );
 }
 
 function faultTable(faults: readonly FaultResult[]): string[] {
@@ -38,6 +41,17 @@ function faultTable(faults: readonly FaultResult[]): string[] {
     message ?? '—',
   ]);
   return [table([{ title: `faults, ranks lost after ${LOST_AFTER_SECONDS} s` }, ...columns], rows)];
+}
+
+function flipTable(flips: readonly FlipResult[]): string[] {
+  if (flips.length === 0) return [];
+  const rows = flips.map(({ where, check, flipped, told }) => [
+    where,
+    check,
+    `${flipped}`,
+    percent(told / flipped),
+  ]);
+  return [table([{ title: 'a bit flipped in' }, { title: 'check' }, right('flips'), right('told')], rows)];
 }
 
 const ofBare = ({ bareSeconds, seconds }: ExchangeResult): string =>

@@ -5,6 +5,7 @@ import { parseWire, rowBytes } from '../expert/wire/format.js';
 import type { Ui } from '../report/ui.js';
 import type { ExchangeCase, ExchangeResult } from './ep/exchange.js';
 import { type FaultResult, measureFaults } from './ep/faults.js';
+import { type FlipResult, measureFlips } from './ep/flips.js';
 import { makeHosts, noHosts } from './ep/hosts.js';
 import { capture, localRanks, runTasks } from './ep/launch.js';
 import type { OverlapResult } from './ep/overlap.js';
@@ -37,6 +38,8 @@ export interface EpReport {
   linksSkipped: string | null;
   /** How training met failures. */
   faults: FaultResult[];
+  /** What checks tell of single flipped bits. */
+  flips: FlipResult[];
 }
 
 /** Four hosts of two ranks, one link each. */
@@ -89,6 +92,7 @@ export async function benchEp(options: EpOptions, ui: Ui): Promise<EpReport> {
     links.push(await measureLinks(rate, options.peers));
   }
   if (options.faults) progress.note('ranks and links that fail');
+  const flips = options.faults ? measureFlips() : [];
   const faults = options.faults ? await measureFaults(linksSkipped === null) : [];
   progress.end();
   return {
@@ -98,6 +102,7 @@ export async function benchEp(options: EpOptions, ui: Ui): Promise<EpReport> {
     links,
     linksSkipped,
     faults,
+    flips,
   };
 }
 

@@ -26,7 +26,7 @@ import { restoreLatest, saveState } from './state.js';
 import { removeCapturesAfter, StepCapture } from './step-capture.js';
 import { TensorBoardWriter } from './tensorboard.js';
 import { type StepResult, Trainer } from './trainer.js';
-import { gemmVerifier } from './verify.js';
+import { gemmVerifier, roundingOf } from './verify.js';
 
 export interface TrainResult {
   out: string;
@@ -216,7 +216,9 @@ class Session {
   private verifierOfNextStep(): Observer | undefined {
     const { verifyEvery } = this.options;
     const step = this.trainer.step + 1;
-    return verifyEvery !== undefined && step % verifyEvery === 0 ? gemmVerifier(step) : undefined;
+    return verifyEvery !== undefined && step % verifyEvery === 0
+      ? gemmVerifier(step, roundingOf(this.trainer.recipe))
+      : undefined;
   }
 
   /** After a step that was given up: go on, or back to the last checkpoint with the data that follows. */

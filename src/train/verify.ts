@@ -1,5 +1,6 @@
 import { UserError } from '../errors.js';
 import { decodeBf16Array } from '../numerics/bf16.js';
+import type { Recipe } from '../spec/precision.js';
 import type { Observer } from '../tensor/observer.js';
 import type { Parameter } from '../tensor/parameter.js';
 import type { Tensor } from '../tensor/tensor.js';
@@ -9,10 +10,17 @@ const ROWS = 4;
 /** Standard deviations of rounding beyond which a sum is wrong: one in 10^15 by chance. */
 const DEVIATIONS = 8;
 /**
- * Relative rounding of a product of operands in the narrowest format of the recipes: two E4M3 values, 2^-4 each, uniform, and a
- * scale of 128 values.
+ * Relative rounding of one product, as a standard deviation: two operands of 3 fraction bits, uniform within 2^-4; one of BF16, the
+ * other being BF16 already, and a result of BF16, within 2^-9; FP32 sums of a few thousand products.
  */
-const ROUNDING = 2 ** -4;
+const ROUNDING = { narrow: 2 ** -4, bf16: 2 ** -9, fp32: 2 ** -20 } as const;
+export type Rounding = keyof typeof ROUNDING;
+
+/** Rounding of most products of a recipe; those that it keeps in a wider format are judged by it too. */
+export function roundingOf({ linear }: Recipe): Rounding {
+  const { format } = linear.fprop.input;
+  return format === 'fp32' || format === 'bf16' ? format : 'narrow';
+}
 
 /**
  * Algorithm-based checksums [Huang and Abraham, 1984; ISCA §6.1] of forward products y = x·Wᵀ: the sum of a row of y must be the
@@ -20,9 +28,9 @@ const ROUNDING = 2 ** -4;
  * are left out.
  * @param step for the message
  */
-export const gemmVerifier = (step: number): Observer => ({
+export const gemmVerifier = (step: number, rounding: Rounding): Observer => ({
   linear: (w, x, y) => {
-    const wrong = w.value.shape.length === 2 ? firstWrongRow(w, x, y) : undefined;
+    const wrong = w.value.shape.length === 2 ? firstWrongRow(w, x, y, rounding) : undefined;
     if (wrong === undefined) return;
     throw new UserError(
       `step ${step}: row ${wrong} of the product with ${w.name} does not have its checksum: memory or a computation was ` +
@@ -32,7 +40,12 @@ export const gemmVerifier = (step: number): Observer => ({
 });
 
 /** The first of some rows, spread over y [M, N], whose sum is not that of x [M, K] times W [N, K]. */
-export function firstWrongRow({ value }: Parameter, x: Tensor, y: Tensor): number | undefined {
+export function firstWrongRow(
+  { value }: Parameter,
+  x: Tensor,
+  y: Tensor,
+  rounding: Rounding,
+): number | undefined {
   const { sums, squares } = columnSums(value);
   const step = Math.max(1, Math.floor(x.rows / ROWS));
   for (let row = 0; row < x.rows; row += step) {
@@ -43,7 +56,7 @@ export function firstWrongRow({ value }: Parameter, x: Tensor, y: Tensor): numbe
       variance += from[k]! ** 2 * squares[k]!;
     }
     const found = to.reduce((a, b) => a + b, 0);
-    if (!(Math.abs(found - expected) <= DEVIATIONS * ROUNDING * Math.sqrt(variance))) return row;
+    if (!(Math.abs(found - expected) <= DEVIATIONS * ROUNDING[rounding] * Math.sqrt(variance))) return row;
   }
   return undefined;
 }

@@ -8,7 +8,7 @@ import { Parameter } from '../../src/tensor/parameter.js';
 import { Pool } from '../../src/tensor/pool.js';
 import { Tape } from '../../src/tensor/tape.js';
 import { Tensor } from '../../src/tensor/tensor.js';
-import { firstWrongRow, gemmVerifier } from '../../src/train/verify.js';
+import { firstWrongRow, gemmVerifier, roundingOf } from '../../src/train/verify.js';
 
 const backend = loadNativeBackend() ?? referenceBackend;
 const random = new Random(1);
@@ -32,7 +32,7 @@ describe('checksums of products', () => {
   it.each(['fp32', 'bf16', 'fp8'] as const)('hold in %s', (precision) => {
     for (let i = 0; i < 20; i++) {
       const { w, x, y } = product(precision);
-      expect(firstWrongRow(w, x, y)).toBeUndefined();
+      expect(firstWrongRow(w, x, y, roundingOf(RECIPES[precision]))).toBeUndefined();
     }
   });
 
@@ -40,15 +40,15 @@ describe('checksums of products', () => {
     const { w, x, y } = product('bf16');
     const data = y.data as Uint16Array;
     data[2 * 96 + 5] = data[2 * 96 + 5]! ^ 0x4000;
-    expect(firstWrongRow(w, x, y)).toBe(2);
-    expect(() => gemmVerifier(7).linear!(w, x, y)).toThrow('step 7: row 2 of the product with w');
+    expect(firstWrongRow(w, x, y, 'bf16')).toBe(2);
+    expect(() => gemmVerifier(7, 'bf16').linear!(w, x, y)).toThrow('step 7: row 2 of the product with w');
     data[2 * 96 + 5] = 0x7fc0;
-    expect(firstWrongRow(w, x, y)).toBe(2);
+    expect(firstWrongRow(w, x, y, 'bf16')).toBe(2);
   });
 
   it('show a weight that differs between the product and the check', () => {
     const { w, x, y } = product('fp8');
     (w.value.data as Float32Array)[0] = 100;
-    expect(firstWrongRow(w, x, y)).toBeDefined();
+    expect(firstWrongRow(w, x, y, 'narrow')).toBeDefined();
   });
 });
