@@ -20,7 +20,10 @@ function run(name: string, ...args: string[]): string {
   return child.stdout;
 }
 
-it.each(fs.readdirSync(FOLDER).filter((name) => !(name in CLIENTS)))('%s runs', (name) => {
+/** Scenarios (JSON) are run by test/cli/network.test.ts. */
+const SCRIPTS = fs.readdirSync(FOLDER).filter((name) => name.endsWith('.mjs') && !(name in CLIENTS));
+
+it.each(SCRIPTS)('%s runs', (name) => {
   const scratch = fs.mkdtempSync(path.join(os.tmpdir(), 'fathom-example-'));
   try {
     expect(run(name, path.join(scratch, 'run'))).toMatch(/loss \d/);
