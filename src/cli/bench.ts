@@ -43,6 +43,7 @@ interface InferFlags {
   rounds: number;
   neighbour?: boolean;
   parity?: boolean;
+  speculative?: boolean;
   threads?: number;
   out?: string;
 }
@@ -109,14 +110,23 @@ function addInferBench(bench: Command): void {
     .option('--rounds <n>', 'times that everything is measured, in turn', integer(1), 3)
     .option('--neighbour', 'measure beside a process that takes a core, too')
     .option('--parity', 'compare greedy continuations of a trained model with those of llama.cpp instead')
+    .option('--speculative', 'measure drafts of a model trained here (minutes, the first time) instead')
     .option('--threads <n>', 'threads (default: all CPUs)', integer(1, 1024))
     .option('--out <file>', 'where the results go as JSON (default: bench/results/infer-MODEL.json)');
-  runs<InferFlags>(command, async (session, { out, parity, weights, ...flags }) => {
+  runs<InferFlags>(command, async (session, { out, parity, speculative, weights, ...flags }) => {
     const { inferText, parityText } = await import('../bench/infer-text.js');
     if (parity) {
       const { benchParity } = await import('../bench/parity.js');
       const report = await benchParity(flags.threads ?? 1, session);
       return save(report, parityText(report), out ?? defaultFile('infer-parity', undefined));
+    }
+    if (speculative) {
+      const { benchSpeculative } = await import('../bench/speculative.js');
+      const { speculativeText } = await import('../bench/speculative-text.js');
+      const { rounds, threads } = flags;
+      const given = { rounds, ...present({ threads, weights: weights && [weights] }) };
+      const report = await benchSpeculative(given, session);
+      return save(report, speculativeText(report), out ?? defaultFile('infer-speculative', undefined));
     }
     const { benchInfer } = await import('../bench/infer.js');
     const report = await benchInfer(
