@@ -59,6 +59,20 @@ describe.each(['fp8', 'int8', 'q4'] as const)('a checkpoint in %s', (format) => 
     });
   });
 
+  it('gives what its weights give when they are decoded and multiplied in FP32', () => {
+    const folder = converted(format);
+    const [narrow, wide] = [logits(folder), logits(folder, 'fp32')];
+    // What is left is how tokens are rounded: to BF16 (2^-9 of each value), or to 8 bits with a scale per 128 (2^-8 of the
+    // largest), in every product of two layers.
+    const most = format === 'fp8' ? 0.02 : 0.06;
+    narrow.forEach((values, i) => {
+      const size = Math.max(...wide[i]!.map(Math.abs));
+      const error = Math.max(...values.map((value, j) => Math.abs(value - wide[i]![j]!))) / size;
+      expect(error).toBeLessThan(most);
+      expect(error).toBeGreaterThan(0);
+    });
+  });
+
   it('tells how much of it is in memory', () => {
     const runner = openRunner(converted(format), { cacheTokens: 64, threads: 2 });
     // Just written, so that the system still has all its pages.
