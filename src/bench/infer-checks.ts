@@ -1,3 +1,4 @@
+import type { InferModel } from '../spec/presets.js';
 import {
   API_TARGET,
   BEST_PREFILL_TARGET,
@@ -51,17 +52,21 @@ export function shareOfFloor(format: FormatResult, readBandwidth: number): numbe
 }
 
 /** All figures of a run that have a target. */
-export function inferChecks(formats: readonly FormatResult[], readBandwidth: number): Check[] {
+export function inferChecks(
+  model: InferModel,
+  formats: readonly FormatResult[],
+  readBandwidth: number,
+): Check[] {
   const bestPrefill = Math.max(...formats.map((format) => bestLlama(format, 'prefill') ?? 0));
   return formats.flatMap((format) => [
-    ...peerChecks(format, bestPrefill),
+    ...peerChecks(model, format, bestPrefill),
     ...ownChecks(format, readBandwidth),
   ]);
 }
 
-function peerChecks(format: FormatResult, bestPrefill: number): Check[] {
+function peerChecks(model: InferModel, format: FormatResult, bestPrefill: number): Check[] {
   const { format: name, contestants } = format;
-  const checks = Object.entries(TARGETS[name] ?? {}).flatMap(([measure, target]) => {
+  const checks = Object.entries(TARGETS[model][name] ?? {}).flatMap(([measure, target]) => {
     const [ours, theirs] = [
       speedOf(contestants.runner, measure as MeasureName),
       bestLlama(format, measure as MeasureName),

@@ -75,6 +75,6 @@ export async function benchInfer(options: InferOptions, ui: Ui): Promise<InferRe
     readBandwidth,
     peer: llama ? LLAMA_VERSION : null,
     formats,
-    checks: inferChecks(formats, readBandwidth),
+    checks: inferChecks(options.model, formats, readBandwidth),
   };
 }

@@ -53,7 +53,7 @@ describe('checks of bench infer', () => {
   it('compare with targets, and leave out what was not measured', () => {
     const other = { ...format({ 'llama x': contestant({ prefill: 600 }) }), format: '4 bits' as const };
     const checks = Object.fromEntries(
-      inferChecks([eight, other], 4e10).map(({ name, ...check }) => [name, check]),
+      inferChecks('bench-1b', [eight, other], 4e10).map(({ name, ...check }) => [name, check]),
     );
     expect(checks['8 bits: decode, 16 tokens of context over the C API']).toEqual({
       value: 1.5,
