@@ -28,6 +28,10 @@ inline void pause() {
 /// microseconds; a futex wake-up costs about 50 us on a virtual machine.
 constexpr auto kSpin = std::chrono::microseconds(50);
 
+/// A worker that has run so long without a pause offers its core to others between two jobs: less than a slice of the system's
+/// scheduler, which would otherwise take the core in the middle of an index, and the caller would wait for it.
+constexpr auto kTurn = std::chrono::microseconds(1000);
+
 /// The pool. One job at a time. `open_` holds the ticket of the job that may be joined (number * 2048 + helpers
 /// wanted) or 0. A worker announces itself in `active_`, checks that its ticket is still open, and claims indices
 /// until none is left. The caller closes the ticket when it finds no index left and waits for `active_` to
@@ -74,13 +78,21 @@ class Pool {
 
   void work(int id) {
     inside_pool = true;
+    auto turn_began = std::chrono::steady_clock::now();
     for (uint64_t ticket = 0;;) {
+      offer_core(turn_began);
       ticket = await_ticket(ticket);
       if (static_cast<uint64_t>(id) > ticket % 2048) continue;
       active_.fetch_add(1);
       if (open_.load() == ticket) claim();
       active_.fetch_sub(1);
     }
+  }
+
+  static void offer_core(std::chrono::steady_clock::time_point& turn_began) {
+    if (std::chrono::steady_clock::now() - turn_began < kTurn) return;
+    std::this_thread::yield();
+    turn_began = std::chrono::steady_clock::now();
   }
 
   bool changed(uint64_t seen, uint64_t& now) const {
