@@ -41,6 +41,7 @@ describe('on an idle network times are those of alpha and beta', () => {
 
   it.each([
     ['one byte', flows([{ from: 0, to: 1, bytes: 1 }]), alpha + BETA],
+    ['all-to-all', { kind: 'all-to-all', bytes }, alpha + ((n - 1) / n) * bytes * BETA],
     ['ring all-gather', { kind: 'all-gather', bytes }, (n - 1) * (alpha + (bytes / n) * BETA)],
     ['ring all-reduce', { kind: 'all-reduce', bytes }, 2 * (n - 1) * (alpha + (bytes / n) * BETA)],
     ['tree all-reduce', { kind: 'all-reduce', bytes, algorithm: 'tree' }, 2 * 3 * (alpha + bytes * BETA)],

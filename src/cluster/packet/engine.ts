@@ -36,7 +36,7 @@ import {
 } from './ports.js';
 import { Progress } from './progress.js';
 import { Roamer } from './roaming.js';
-import { controlOf, mayRunAhead, wheelFor } from './setup.js';
+import { controlOf, mayRunAhead, staggered, wheelFor } from './setup.js';
 import { type PacketFlows, Sources } from './sources.js';
 import { emptyStats, type PacketStats, type PacketTimes } from './stats.js';
 
@@ -114,7 +114,7 @@ class PacketRun {
       spec.priorities === 'strict' ? null : new Arbiter(spec.priorities, channelCount, priorityCount);
     this.stats = emptyStats(virtualChannels, priorityCount);
     this.progress = new Progress(flows, this.stats);
-    for (const flow of this.progress.first()) this.schedule(flow, 0);
+    for (const flow of staggered(this.progress.first(), journeys)) this.schedule(flow, 0);
   }
 
   /** The flow's start event; a NIC that is an endpoint takes its own time first. */

@@ -80,3 +80,25 @@ export function followersOf({
   }
   return { offsets, flows };
 }
+
+/**
+ * Flows in the order in which those of one time begin: each source some way into its list, the further the later it comes
+ * among sources, so that not all begin with the same destination. Collective libraries stagger all-to-alls like that.
+ * @param first flows that wait for nobody
+ */
+export function staggered(
+  first: Iterable<number>,
+  { ways, begins, path }: PacketFlows['journeys'],
+): number[] {
+  const bySource = new Map<number, number[]>();
+  for (const flow of first) {
+    const source = ways[flow]! < ways[flow + 1]! ? path[begins[ways[flow]!]!]! : -1;
+    const list = bySource.get(source);
+    if (list) list.push(flow);
+    else bySource.set(source, [flow]);
+  }
+  return [...bySource.values()].flatMap((list, i) => {
+    const begin = Math.ceil((i * list.length) / bySource.size);
+    return [...list.slice(begin), ...list.slice(0, begin)];
+  });
+}
