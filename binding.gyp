@@ -21,6 +21,7 @@
       "native/latent_pages_ops.cc",
       "native/attention_block_ops.cc",
       "native/mlp_block_ops.cc",
+      "native/norm_project_ops.cc",
       "native/stored_rows_ops.cc",
       "native/encode_ops.cc",
       "native/router_ops.cc",

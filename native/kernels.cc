@@ -17,6 +17,7 @@ void register_kernels(const Exports& exports) {
   register_latent_pages(exports);
   register_attention_block(exports);
   register_mlp_block(exports);
+  register_norm_project(exports);
   register_stored_rows(exports);
   register_encode(exports);
   register_router(exports);

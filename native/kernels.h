@@ -23,6 +23,7 @@ void register_latent_attention(const Exports& exports);
 void register_latent_pages(const Exports& exports);
 void register_attention_block(const Exports& exports);
 void register_mlp_block(const Exports& exports);
+void register_norm_project(const Exports& exports);
 void register_stored_rows(const Exports& exports);
 void register_encode(const Exports& exports);
 void register_router(const Exports& exports);

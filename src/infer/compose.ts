@@ -23,16 +23,40 @@ import type { AttentionStep, ExpandedRows } from './step-plan.js';
 const LATENT_NORM_EPS = 1e-6;
 
 /** x · Wᵀ in fresh memory. */
-export function project(tape: Tape, x: Tensor, w: StoredWeight, offsets?: Tensor): Tensor {
+function project(tape: Tape, x: Tensor, w: StoredWeight, offsets?: Tensor): Tensor {
   const y = tape.alloc([x.rows, w.n], 'f32');
   tape.backend.project(x, w, y, offsets && { offsets });
   return y;
 }
 
-export function norm(tape: Tape, x: Tensor, weight: Tensor, eps: number): Tensor {
+function norm(tape: Tape, x: Tensor, weight: Tensor, eps: number): Tensor {
   const y = tape.alloc(x.shape, x.dtype);
   tape.backend.rmsNorm(x, weight, eps, y, tape.alloc([x.rows], 'f32'));
   return y;
+}
+
+/** What `normProject` of a backend does. @returns [M, K], [wanted, N] */
+export function normProject(
+  tape: Tape,
+  parts: readonly Tensor[],
+  norms: readonly Tensor[],
+  eps: number,
+  w: StoredWeight,
+  wanted?: Int32Array,
+): { normed: Tensor; value: Tensor } {
+  const each = parts.map((x, p) => norm(tape, x, norms[p]!, eps));
+  const normed = each.length === 1 ? each[0]! : tape.alloc([parts[0]!.rows, w.k], 'f32');
+  let at = 0;
+  if (each.length > 1) {
+    for (const part of each) {
+      tape.backend.copyColumnsIn(part, normed, at);
+      at += part.cols;
+    }
+  }
+  if (!wanted || wanted.length === normed.rows) return { normed, value: project(tape, normed, w) };
+  const rows = tape.alloc([wanted.length, normed.cols], 'f32');
+  if (wanted.length > 0) tape.backend.permute(normed, Tensor.i32(wanted), rows);
+  return { normed, value: wanted.length > 0 ? project(tape, rows, w) : tape.alloc([0, w.n], 'f32') };
 }
 
 function columns(tape: Tape, x: Tensor, from: number, width: number): Tensor {

@@ -1,13 +1,14 @@
 import type { ModelConfig } from '../spec/model.js';
 import type { CacheFormat, WeightFormat } from '../spec/serving.js';
 import type { Backend } from '../tensor/backend.js';
+import type { StoredWeight } from '../tensor/inference.js';
 import type { LatentPages } from '../tensor/latent-pages.js';
 import { PAGE_TOKENS } from '../tensor/latent-pages.js';
 import { Pool } from '../tensor/pool.js';
 import { Tape } from '../tensor/tape.js';
 import { Tensor } from '../tensor/tensor.js';
 import { attentionForm } from './attention-form.js';
-import { attentionBlock, feedForwardBlock, norm, project } from './compose.js';
+import { attentionBlock, feedForwardBlock, normProject } from './compose.js';
 import { LatentCache } from './latent-cache.js';
 import type { ModelRunner, StepBatch, StepResult } from './runner.js';
 import { planStep, type StepPlan } from './step-plan.js';
@@ -64,12 +65,8 @@ export class StoredRunner implements ModelRunner {
     const { mtp } = this.model;
     if (!mtp) throw new Error('the model was opened without an MTP module');
     return this.run(batch, mtp.norm, (tape, plan) => {
-      const eps = this.config.rms_norm_eps;
-      const e = norm(tape, this.embed(tape, plan.tokens), mtp.embeddingNorm, eps);
-      const joined = tape.alloc([e.rows, 2 * e.cols], 'f32');
-      this.backend.copyColumnsIn(e, joined, 0);
-      this.backend.copyColumnsIn(norm(tape, hidden, mtp.hiddenNorm, eps), joined, e.cols);
-      const x = project(tape, joined, mtp.projection);
+      const parts = [this.embed(tape, plan.tokens), hidden];
+      const { value: x } = this.normed(tape, parts, [mtp.embeddingNorm, mtp.hiddenNorm], mtp.projection);
       this.layer(tape, x, mtp.layer, this.latents.layers.at(-1)!, plan);
       return x;
     });
@@ -101,8 +98,8 @@ export class StoredRunner implements ModelRunner {
       attentionForm(attention, cached, added),
     );
     const tape = new Tape(this.backend, this.pool, false);
-    const hidden = tape.scope(() => norm(tape, forward(tape, plan), weight, this.config.rms_norm_eps));
-    const logits = tape.scope(() => this.logits(tape, hidden, batch.wanted));
+    const x = tape.scope(() => forward(tape, plan));
+    const { normed: hidden, value: logits } = this.normed(tape, [x], [weight], this.model.head, batch.wanted);
     this.pool.retain(hidden);
     this.pool.retain(logits);
     tape.clear();
@@ -123,12 +120,26 @@ export class StoredRunner implements ModelRunner {
     return x;
   }
 
-  private logits(tape: Tape, hidden: Tensor, wanted: Int32Array): Tensor {
-    if (wanted.length === 0) return Tensor.zeros([0, this.config.vocab_size], 'f32');
-    if (wanted.length === hidden.rows) return project(tape, hidden, this.model.head);
-    const rows = tape.alloc([wanted.length, hidden.cols], 'f32');
-    this.backend.permute(hidden, Tensor.i32(wanted), rows);
-    return project(tape, rows, this.model.head);
+  /**
+   * Norms of parts [M, …] side by side, and the product of the rows `wanted` (all where absent) with a weight.
+   * @returns [M, K], [wanted, N]
+   */
+  private normed(
+    tape: Tape,
+    parts: readonly Tensor[],
+    norms: readonly Tensor[],
+    w: StoredWeight,
+    wanted?: Int32Array,
+  ): { normed: Tensor; value: Tensor } {
+    const eps = this.config.rms_norm_eps;
+    const rows = parts[0]!.rows;
+    if (!this.backend.normProject || rows > BLOCK_ROWS)
+      return normProject(tape, parts, norms, eps, w, wanted);
+    const normed = tape.alloc([rows, w.k], 'f32');
+    const ids = wanted ?? Int32Array.from({ length: rows }, (_, row) => row);
+    const value = tape.alloc([ids.length, w.n], 'f32');
+    this.backend.normProject(parts, norms, eps, w, Tensor.i32(ids), normed, value);
+    return { normed, value };
   }
 
   /** x [M, D] through one decoder layer, in place; appends to its pages. */

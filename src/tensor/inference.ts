@@ -49,4 +49,17 @@ export interface InferenceOps {
   attentionBlock?(x: Tensor, w: AttentionWeights, pages: LatentPages, at: BlockRows): void;
   /** x f32 [M, D] += FFN or MoE of its norm, likewise. */
   feedForwardBlock?(x: Tensor, w: FeedForwardWeights): void;
+  /**
+   * normed f32 [M, K] = [RMSNorm(x_1); …; RMSNorm(x_P)], parts x_p f32 side by side, each with its norm; y f32 [wanted, N] = its rows
+   * `wanted` (i32) · Wᵀ: likewise, before the output head and at the entry of an MTP module [TR §2.2].
+   */
+  normProject?(
+    parts: readonly Tensor[],
+    norms: readonly Tensor[],
+    eps: number,
+    w: StoredWeight,
+    wanted: Tensor,
+    normed: Tensor,
+    y: Tensor,
+  ): void;
 }

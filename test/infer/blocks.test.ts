@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { loadAddon } from '../../src/backend/native/addon.js';
 import { loadNativeBackend } from '../../src/backend/native/index.js';
-import { attentionBlock, feedForwardBlock } from '../../src/infer/compose.js';
+import { attentionBlock, feedForwardBlock, normProject } from '../../src/infer/compose.js';
 import { LatentCache } from '../../src/infer/latent-cache.js';
 import { MemoryWeights } from '../../src/infer/memory-weights.js';
 import { StoredRunner } from '../../src/infer/model-runner.js';
@@ -167,6 +167,36 @@ describe.each(LEVELS)('blocks in one call: %s', (isa) => {
       }
     });
   });
+
+  it.each(WEIGHT_FORMATS)(
+    'norms and their product with %s weights have the bits of their parts',
+    (format) => {
+      const config = configOf({ ...MODELS.even!, num_nextn_predict_layers: 1 });
+      const { mtp, head, norm } = storedModel(weights(config, backend, format), true);
+      const { embeddingNorm, hiddenNorm, projection } = mtp!;
+      for (const [rows, wanted] of [
+        [1, [0]],
+        [3, [0, 2]],
+        [19, Array.from({ length: 19 }, (_, row) => row)],
+        [2, []],
+      ] as const) {
+        const parts = [rows, rows + 1].map((n) => randomRows(backend, n, 256).rowsView(0, rows));
+        for (const [x, norms, w] of [
+          [parts, [embeddingNorm, hiddenNorm], projection],
+          [parts.slice(0, 1), [norm], head],
+        ] as const) {
+          const normed = allocate(backend, [rows, w.k], 'f32');
+          const y = allocate(backend, [wanted.length, w.n], 'f32');
+          const ids = Int32Array.from(wanted);
+          backend.normProject!(x, norms, config.rms_norm_eps, w, Tensor.i32(ids), normed, y);
+          const expected = normProject(tape(), x, norms, config.rms_norm_eps, w, ids);
+          expect(normed.data, `${rows} rows`).toEqual(expected.normed.data);
+          expect(y.data, `${rows} rows, ${wanted.length} wanted`).toEqual(expected.value.data);
+          expect(Array.from(normed.data).every(Number.isFinite)).toBe(true);
+        }
+      }
+    },
+  );
 
   // Verification of drafts gives what plain decoding gives, so that speculation changes no greedy token.
   it.each(WEIGHT_FORMATS)('a token has the same logits in every batch: %s', (format) => {

@@ -309,6 +309,15 @@ export interface Kernels {
     eps: number,
     ...router: RouterArguments
   ): void;
+  normProject(
+    parts: readonly Data[],
+    norms: readonly Data[],
+    eps: number,
+    weight: unknown,
+    normed: Data,
+    wanted: Data,
+    y: Data,
+  ): void;
   project(weight: unknown, x: Data, m: number, y: Data, offsets: Optional, accumulate: boolean): void;
 
   /**

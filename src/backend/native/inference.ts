@@ -31,6 +31,16 @@ export function inferenceOps(addon: Addon, kernels: Kernels): InferenceOps {
     },
     project: (x, w, y, { offsets, accumulate = false } = {}) =>
       kernels.project(w.handle, x.data, x.rows, y.data, offsets?.data, accumulate),
+    normProject: (parts, norms, eps, w, wanted, normed, y) =>
+      kernels.normProject(
+        parts.map(({ data }) => data),
+        norms.map(({ data }) => data),
+        eps,
+        w.handle,
+        normed.data,
+        wanted.data,
+        y.data,
+      ),
     readRows: (w, ids, out) => kernels.readRows(w.handle, ids.data, out.data),
     attentionBlock: (x, w, pages, at) => attentionBlock(kernels, x, w, pages, at),
     feedForwardBlock: (x, w) => feedForwardBlock(kernels, x, w),
