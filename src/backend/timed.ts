@@ -16,7 +16,7 @@ export interface OpTime {
   flops: number;
   /** Bytes of all operands and results. */
   bytes: number;
-  /** Floating-point operations between tokens, where an op multiplies with weights as well and costs differ. */
+  /** Scores, one for a query, a key and a head, where an op multiplies with weights as well; their softmax costs apart. */
   pairs: number;
 }
 
@@ -102,7 +102,7 @@ interface Detail {
   flops: number;
   /** Bytes that the operands do not tell. */
   bytes?: number;
-  /** Part of `flops` that is between tokens. */
+  /** Scores of attention that is part of an op. */
   pairs?: number;
 }
 
@@ -150,7 +150,7 @@ const DETAILS: Record<string, (values: unknown[]) => Detail> = {
     return { detail: `${format} [${rows}, ${k}] x [${n}]${shared}`, flops: 2 * rows * n * k, bytes };
   },
   attentionBlock: ([x, w, pages, at]) => {
-    const { down, query, keyUp, valueUp, output, heads } = w as AttentionWeights;
+    const { down, query, keyUp, valueUp, output, heads, latent, rope } = w as AttentionWeights;
     const weights = [down, query?.up, keyUp, valueUp, output].filter((one) => one !== undefined);
     const seen = DETAILS.latentAttention!([x, pages, (at as BlockRows).rows, { heads }]);
     const work = productsOf((x as Tensor).rows, weights);
@@ -158,7 +158,7 @@ const DETAILS: Record<string, (values: unknown[]) => Detail> = {
       detail: `${down.format}, cache ${seen.detail}`,
       flops: work.flops + seen.flops,
       bytes: work.bytes + seen.bytes!,
-      pairs: seen.flops,
+      pairs: seen.flops / (2 * (2 * latent + rope)),
     };
   },
   feedForwardBlock: ([x, w]) => {

@@ -11,7 +11,7 @@ export interface OpWork {
   calls: number;
   flops: number;
   bytes: number;
-  /** Part of `flops` between tokens, where the rest has another cost. */
+  /** Scores of attention that is part of the operation: one for a query, a key and a head. */
   pairs: number;
 }
 
@@ -80,7 +80,7 @@ const scaleOf = ({ scale, seconds }: OpSample): number => scale ?? seconds;
 
 const features = ({ calls, flops, bytes, pairs }: OpWork, cacheBytes: number): Five => [
   calls,
-  flops - pairs,
+  flops,
   bytes,
   Math.max(0, bytes - cacheBytes),
   pairs,

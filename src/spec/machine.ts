@@ -56,7 +56,7 @@ const cost = z.number().nonnegative();
 const opCost = z.strictObject({
   secondsPerCall: cost,
   secondsPerFlop: cost,
-  /** Of products between tokens, where the operation multiplies with weights as well. */
+  /** Of a score of attention, where that is part of the operation. */
   secondsPerPair: cost,
   secondsPerByte: cost,
   /** More for each byte beyond `cacheBytes` of a step, which comes from memory. */

@@ -43,9 +43,9 @@ describe('costs of operations', () => {
     expect(prediction.unknown).toEqual(['rope']);
   });
 
-  it('tell products between tokens from those with weights', () => {
+  it('tell scores of attention from products', () => {
     const block = (flops: number, pairs: number): OpSample => {
-      const own = { key: 'attentionBlock', calls: 1, flops: flops + pairs, bytes: 0, pairs };
+      const own = { key: 'attentionBlock', calls: 1, flops, bytes: 0, pairs };
       return { ...own, seconds: flops / 100e9 + pairs / 10e9 };
     };
     const { attentionBlock: cost } = fitOps([
