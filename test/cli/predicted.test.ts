@@ -63,7 +63,7 @@ describe('a run on a calibrated machine', () => {
 
 describe('a server on a calibrated machine', () => {
   it('ends with the predicted step of decoding beside the measured one', async () => {
-    const ops = { 'inference rmsNorm': { ...cost, secondsPerCall: 1 } };
+    const ops = { 'inference between operations': { ...cost, secondsPerCall: 1 } };
     const machine = { ...MACHINES.h800, engine: { threads: 1, source: 'test', ops } };
     writeFileSync(join(folder, 'machine.json'), JSON.stringify(machine));
     const model = makeTinyModel();
