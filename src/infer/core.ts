@@ -129,7 +129,7 @@ export class EngineCore {
     this.counters.batchedSequences += portions.length;
     const started = this.clock();
     const { logits, hidden } = this.runner.step(stepBatch(portions));
-    this.countDecoding(portions, (performance.now() - started) / 1000);
+    this.countDecoding(portions, this.clock() - started);
     const advances = this.advanceAll(portions, logits);
     const kept = advances.map((advance) => advance.kept);
     this.drafter?.run(portions, kept, hidden, started);

@@ -175,6 +175,17 @@ describe('drafts by what they cost', () => {
     expect(runner.seconds).toBeLessThan(1.03 * 448);
   });
 
+  it('counts seconds of decoding by the same clock', () => {
+    const runner = new TimedRunner({ drafts: false }, { row: 0, module: 0 });
+    runner.seconds = 1e6;
+    const core = new CheckedCore(runner, { clock: () => runner.seconds });
+    core.submit({ prompt: PROMPT, maxTokens: 20, temperature: 0 });
+    core.finish();
+    const { decodeSteps, decodeSeconds } = core.core.stats();
+    expect(decodeSteps).toBeGreaterThan(0);
+    expect(decodeSeconds).toBe(decodeSteps); // a second each
+  });
+
   it('leaves drafts alone that cost more than they save, even right ones', () => {
     const { drafted, runner } = run({ noise: 0 }, { row: 0.9, module: 0.3 });
     expect(drafted).toBeLessThanOrEqual(128);
