@@ -1,5 +1,5 @@
 // MLA of one decoder layer on a few tokens, absorbed, in one call: x += W^O attention(RMSNorm(x)), the cache written on the
-// way [V2 §2.1.2]. src/infer/blocks.ts composes the same of single ops, to the same bits.
+// way [V2 §2.1.2]. src/infer/compose.ts composes the same of single ops, to the same bits.
 //
 // Legend: M tokens, D hidden size, H heads; d_c' query latent, d_c latent, d_h / d_h^R / d_v non-rotary, rotary and value head
 // sizes.

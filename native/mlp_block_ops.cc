@@ -1,5 +1,5 @@
 // The feed-forward part of one decoder layer on a few tokens in one call: x += FFN(RMSNorm(x)), dense or a mixture of experts
-// [TR §2.1.2]. src/infer/blocks.ts composes the same of single ops, to the same bits.
+// [TR §2.1.2]. src/infer/compose.ts composes the same of single ops, to the same bits.
 //
 // Legend: M tokens, D hidden size, I width of an MLP, E routed experts, K experts per token, R = M·K rows after dispatch.
 #include "block_tasks.h"
@@ -17,12 +17,13 @@ struct Mlp {
   int64_t inner() const { return down->k; }
 };
 
-/// Rows [begin, end) of h = silu(gate)·up of group g for `tokens`; gu [tokens, 2I] and h [tokens, I] of these tokens. `next` is the
-/// group and its first row that this thread will probably take next, of as many rows.
+/// The group and its first row that this thread will probably take next; no group where there is none.
 struct NextRows {
   int64_t group = -1, begin = 0;
 };
 
+/// Rows [begin, end) of h = silu(gate)·up of group g for `tokens`; gu [tokens, 2I] and h [tokens, I] of these tokens. As many rows of
+/// `next` are fetched.
 void swiglu_rows(const Mlp& mlp, int64_t g, int64_t begin, int64_t end, const Tokens& tokens, float* gu, float* h, NextRows next = {}) {
   const int64_t I = mlp.inner();
   fetch_rows(*mlp.gate_up, g, I + begin, I + end);

@@ -10,7 +10,7 @@ import { addRankOptions, isRank, onRank } from './ranks.js';
 import { type Outcome, runs, type Session } from './session.js';
 import { describeTraining } from './training-report.js';
 
-interface TrainFlags extends CorpusFlags, EngineFlags {
+interface TrainFlags extends CorpusFlags, EngineFlags, RankOptions {
   preset?: string;
   config?: string;
   tokenizer?: string;
@@ -25,13 +25,6 @@ interface TrainFlags extends CorpusFlags, EngineFlags {
   captureEvery?: number;
   verify?: 'gemm';
   verifyEvery?: number;
-  expertParallel?: number;
-  nodesLimit?: number;
-  wire?: string;
-  ranksPerNode?: number;
-  checksums?: boolean;
-  digestEvery?: number;
-  lostAfter?: number;
 }
 
 /** `fathom train`. */

@@ -1,3 +1,4 @@
+import { LATENT_NORM_EPS } from '../model/mla.js';
 import type {
   AttentionWeights,
   BlockRows,
@@ -18,9 +19,6 @@ import type { AttentionStep, ExpandedRows } from './step-plan.js';
  *
  * Legend as in `tensor/blocks.ts`: M tokens, D hidden size, H heads, R = M·K rows after dispatch. The tape hands out memory.
  */
-
-/** The latent norms have this epsilon in the published code, whatever `rms_norm_eps` says. */
-const LATENT_NORM_EPS = 1e-6;
 
 /** x · Wᵀ in fresh memory. */
 function project(tape: Tape, x: Tensor, w: StoredWeight, offsets?: Tensor): Tensor {

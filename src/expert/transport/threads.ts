@@ -116,21 +116,12 @@ export class ThreadTransport implements Transport {
 
   /** A receive that is carried out when it is waited for. */
   expect(into: Elements, from: number, tag: string, arrived?: Counter): Pending {
-    let bytes: number | undefined;
-    return {
-      get done() {
-        return bytes !== undefined;
-      },
-      wait: () => {
-        if (bytes === undefined) {
-          const data = this.take(from, tag);
-          new Uint8Array(into.buffer, into.byteOffset, into.byteLength).set(data);
-          bytes = data.length;
-          arrived?.add(1);
-        }
-        return bytes;
-      },
-    };
+    return once(() => {
+      const data = this.take(from, tag);
+      new Uint8Array(into.buffer, into.byteOffset, into.byteLength).set(data);
+      arrived?.add(1);
+      return data.length;
+    });
   }
 
   private post(to: number, tag: string, data: Uint8Array): void {
@@ -322,17 +313,22 @@ function reduce(
 }
 
 /** `first`, then `finish`, once. */
-function after(first: Pending, finish: () => void): Pending {
+const after = (first: Pending, finish: () => void): Pending =>
+  once(() => {
+    const bytes = first.wait();
+    finish();
+    return bytes;
+  });
+
+/** Carries `run` out when it is waited for, once. @param run gives the bytes received */
+function once(run: () => number): Pending {
   let bytes: number | undefined;
   return {
     get done() {
       return bytes !== undefined;
     },
     wait: () => {
-      if (bytes === undefined) {
-        bytes = first.wait();
-        finish();
-      }
+      bytes ??= run();
       return bytes;
     },
   };

@@ -1,13 +1,11 @@
 import path from 'node:path';
+import { LATENT_NORM_EPS } from '../../model/mla.js';
 import type { Value } from './format.js';
 import { TENSOR_TYPES, type TensorTypeName } from './format.js';
 import { modelMetadata, text, u32 } from './metadata.js';
 import { modelTensors, type WeightSource } from './tensors.js';
 import { tokenizerMetadata } from './tokenizer.js';
 import { writeGguf } from './writer.js';
-
-/** Of the norms of the query and key-value latents, whatever config.json says [transformers, modeling_deepseek_v3.py]. */
-const LATENT_NORM_EPS = 1e-6;
 
 export interface ConvertOptions {
   /** Type of the matrices. */
