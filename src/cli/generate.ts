@@ -45,7 +45,7 @@ export function addGenerate(program: Command): void {
     session.print(prompt);
     const written = await interruptible((signal) => write(session, engine, request, signal));
     session.print('\n');
-    const paged = describePaging(await engine.stats(), engine.info);
+    const paged = describePaging(await engine.paging(), engine.info);
     await engine.close();
     session.note(describeUsage(written.usage));
     if (paged) session.note(paged);

@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander';
-import type { EngineInfo, EngineOptions, EngineStats, SamplingOptions, Usage } from '../infer/engine.js';
+import type { EngineInfo, EngineOptions, SamplingOptions, Usage, WeightPaging } from '../infer/engine.js';
 import { percent, rate } from '../report/units.js';
 import { CACHE_FORMATS, type CacheFormat, WEIGHT_FORMATS, type WeightFormat } from '../spec/serving.js';
 import { addEngineOptions, type EngineFlags, present } from './engine.js';
@@ -108,10 +108,10 @@ export function describeUsage(usage: Usage): string {
 }
 
 /** One line where weights do not all fit into memory, and their files are read again and again. */
-export function describePaging(stats: EngineStats, { weightBytes }: EngineInfo): string | undefined {
-  const share = stats.residentWeightBytes / weightBytes;
+export function describePaging(paging: WeightPaging, { weightBytes }: EngineInfo): string | undefined {
+  const share = paging.residentWeightBytes / weightBytes;
   if (share > 0.99) return undefined;
-  return `${percent(share)} of the weights in memory, ${stats.pagesRead} waits for pages of their files`;
+  return `${percent(share)} of the weights in memory, ${paging.pagesRead} waits for pages of their files`;
 }
 
 const signed = (most: number) => real(-most, most);

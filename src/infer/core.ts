@@ -1,7 +1,7 @@
 import type { Backend } from '../tensor/backend.js';
 import { Tensor } from '../tensor/tensor.js';
 import { Drafter } from './drafter.js';
-import type { EngineStats, FinishReason } from './engine.js';
+import type { EngineStats, FinishReason, WeightPaging } from './engine.js';
 import type { Constraint } from './grammar.js';
 import { LogitOps } from './logit-ops.js';
 import { logprobsOf } from './logprobs.js';
@@ -164,6 +164,11 @@ export class EngineCore {
       waiting: waiting.length,
       cachePages: allocator.total,
       cachePagesUsed: allocator.used,
+    };
+  }
+
+  paging(): WeightPaging {
+    return {
       residentWeightBytes: this.runner.residentWeightBytes(),
       pagesRead: process.resourceUsage().majorPageFault,
     };

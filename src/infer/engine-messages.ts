@@ -7,6 +7,7 @@ import {
   type GenerateEvent,
   type GenerateRequest,
   QueueFullError,
+  type WeightPaging,
 } from './engine.js';
 
 export interface WorkerStart {
@@ -14,10 +15,17 @@ export interface WorkerStart {
   options: EngineOptions;
 }
 
+/** What can be asked of an engine. */
+export interface Answers {
+  stats: EngineStats;
+  paging: WeightPaging;
+}
+export type Question = keyof Answers;
+
 export type ToEngine =
   | { type: 'generate'; id: number; request: GenerateRequest }
   | { type: 'cancel'; id: number }
-  | { type: 'stats'; id: number }
+  | { type: 'ask'; id: number; question: Question }
   | { type: 'close' };
 
 export type FromEngine =
@@ -26,7 +34,7 @@ export type FromEngine =
   /** What came in one turn of the thread, which is what a step gave: a message for each would cost more than the events. */
   | { type: 'events'; events: { id: number; event: GenerateEvent }[] }
   | { type: 'failed'; id: number; error: SentError }
-  | { type: 'stats'; id: number; stats: EngineStats }
+  | { type: 'answer'; id: number; answer: Answers[Question] }
   | { type: 'closed' };
 
 /** An error without its class, which cloning loses. */

@@ -41,7 +41,10 @@ async function generate(
 async function take(engine: LocalEngine, message: ToEngine): Promise<void> {
   if (message.type === 'generate') return generate(engine, message);
   if (message.type === 'cancel') return calls.get(message.id)?.abort();
-  if (message.type === 'stats') return send({ type: 'stats', id: message.id, stats: await engine.stats() });
+  if (message.type === 'ask') {
+    const { id, question } = message;
+    return send({ type: 'answer', id, answer: await engine[question]() });
+  }
   await engine.close();
   flush();
   send({ type: 'closed' });

@@ -153,6 +153,10 @@ export interface EngineStats {
   acceptedTokens: number;
   cachePages: number;
   cachePagesUsed: number;
+}
+
+/** Weights that lie in mapped files. Finding out takes longer the more they are: milliseconds a gigabyte. */
+export interface WeightPaging {
   /** Of the weights, those that are in memory now: the others lie in files and are read when an expert is chosen. */
   residentWeightBytes: number;
   /** Pages that this process has waited for while the system read them from files. */
@@ -168,6 +172,7 @@ export interface Engine {
    */
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<GenerateEvent>;
   stats(): Promise<EngineStats>;
+  paging(): Promise<WeightPaging>;
   /** Ends when the running requests have. */
   close(): Promise<void>;
 }

@@ -10,6 +10,7 @@ import type {
   GenerateEvent,
   GenerateRequest,
   SamplingOptions,
+  WeightPaging,
 } from './engine.js';
 import { Generation } from './generation.js';
 import type { Grammars } from './grammar.js';
@@ -62,6 +63,10 @@ export class LocalEngine implements Engine {
 
   async stats(): Promise<EngineStats> {
     return this.core.stats();
+  }
+
+  async paging(): Promise<WeightPaging> {
+    return this.core.paging();
   }
 
   close(): Promise<void> {

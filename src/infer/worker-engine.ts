@@ -8,8 +8,16 @@ import type {
   EngineStats,
   GenerateEvent,
   GenerateRequest,
+  WeightPaging,
 } from './engine.js';
-import { type FromEngine, receiveError, type ToEngine, type WorkerStart } from './engine-messages.js';
+import {
+  type Answers,
+  type FromEngine,
+  type Question,
+  receiveError,
+  type ToEngine,
+  type WorkerStart,
+} from './engine-messages.js';
 
 /**
  * Opens a model as `openEngine` does, in a thread of its own: this thread stays free while the model computes.
@@ -24,14 +32,14 @@ export async function openEngineInWorker(folder: string, options: EngineOptions 
   throw receiveError((message as FromEngine & { type: 'notOpened' }).error);
 }
 
-interface Question {
-  resolve(stats: EngineStats): void;
+interface Waiting {
+  resolve(answer: Answers[Question]): void;
   reject(error: Error): void;
 }
 
 class WorkerEngine implements Engine {
   private readonly calls = new Map<number, Call>();
-  private readonly questions = new Map<number, Question>();
+  private readonly questions = new Map<number, Waiting>();
   private ids = 0;
   private closing: Promise<void> | undefined;
   private failure: Error | undefined;
@@ -57,11 +65,20 @@ class WorkerEngine implements Engine {
   }
 
   stats(): Promise<EngineStats> {
+    return this.ask('stats');
+  }
+
+  paging(): Promise<WeightPaging> {
+    return this.ask('paging');
+  }
+
+  private ask<Q extends Question>(question: Q): Promise<Answers[Q]> {
     if (this.failure) return Promise.reject(this.failure);
     const id = this.ids++;
     return new Promise((resolve, reject) => {
-      this.questions.set(id, { resolve, reject });
-      this.send({ type: 'stats', id });
+      // The answer to an id is of its question.
+      this.questions.set(id, { resolve: resolve as Waiting['resolve'], reject });
+      this.send({ type: 'ask', id, question });
     });
   }
 
@@ -82,8 +99,8 @@ class WorkerEngine implements Engine {
       for (const { id, event } of message.events)
         (event.type === 'done' ? this.end(id) : this.calls.get(id))?.push(event);
     } else if (message.type === 'failed') this.end(message.id)?.fail(receiveError(message.error));
-    else if (message.type === 'stats') {
-      this.questions.get(message.id)?.resolve(message.stats);
+    else if (message.type === 'answer') {
+      this.questions.get(message.id)?.resolve(message.answer);
       this.questions.delete(message.id);
     }
   }

@@ -1,5 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
-import type { Engine, EngineStats } from '../infer/engine.js';
+import type { Engine, EngineStats, WeightPaging } from '../infer/engine.js';
 import type { Job, JobEvent } from './generation.js';
 
 /** Upper bounds of buckets, seconds. Assumed: from a small model's prompt in the cache to a long prompt on a busy machine. */
@@ -8,8 +8,10 @@ const FIRST_TOKEN_BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 3
 const PER_TOKEN_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
 const REQUEST_BUCKETS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
 
+type Figures = EngineStats & WeightPaging;
+
 /** What the engine counts, by name and explanation. */
-const ENGINE_COUNTERS: Partial<Record<keyof EngineStats, [name: string, help: string]>> = {
+const ENGINE_COUNTERS: Partial<Record<keyof Figures, [name: string, help: string]>> = {
   steps: ['fathom_engine_steps_total', 'Steps of the model'],
   batchedSequences: [
     'fathom_batched_sequences_total',
@@ -23,7 +25,7 @@ const ENGINE_COUNTERS: Partial<Record<keyof EngineStats, [name: string, help: st
   acceptedTokens: ['fathom_accepted_tokens_total', 'Drafted tokens that the model accepted'],
 };
 
-const ENGINE_GAUGES: Partial<Record<keyof EngineStats, [name: string, help: string]>> = {
+const ENGINE_GAUGES: Partial<Record<keyof Figures, [name: string, help: string]>> = {
   running: ['fathom_requests_running', 'Sequences in the batch'],
   waiting: ['fathom_requests_waiting', 'Sequences that wait'],
   cachePages: ['fathom_cache_pages', 'Pages of the latent cache'],
@@ -74,11 +76,11 @@ export class Metrics {
 
   /** All figures in the text format, the engine's as they are now. */
   async text(): Promise<string> {
-    const stats = await this.engine.stats();
-    for (const [field, gauge] of this.gauges) gauge.set(stats[field]);
+    const figures = { ...(await this.engine.stats()), ...(await this.engine.paging()) };
+    for (const [field, gauge] of this.gauges) gauge.set(figures[field]);
     for (const [field, counter] of this.counters) {
       counter.reset();
-      counter.inc(stats[field]);
+      counter.inc(figures[field]);
     }
     return this.registry.metrics();
   }
@@ -134,8 +136,8 @@ export class Metrics {
 }
 
 function build<T>(
-  names: Partial<Record<keyof EngineStats, [name: string, help: string]>>,
+  names: Partial<Record<keyof Figures, [name: string, help: string]>>,
   make: (texts: [name: string, help: string]) => T,
-): [keyof EngineStats, T][] {
-  return Object.entries(names).map(([field, texts]) => [field as keyof EngineStats, make(texts)]);
+): [keyof Figures, T][] {
+  return Object.entries(names).map(([field, texts]) => [field as keyof Figures, make(texts)]);
 }

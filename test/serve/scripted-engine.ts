@@ -9,6 +9,7 @@ import {
   QueueFullError,
   type TokenDetail,
   type Usage,
+  type WeightPaging,
 } from '../../src/infer/engine.js';
 import { parseModelConfig } from '../../src/spec/model.js';
 import { MODEL_PRESETS } from '../../src/spec/presets.js';
@@ -150,9 +151,11 @@ export class ScriptedEngine implements Engine {
       acceptedTokens: 0,
       cachePages: 256,
       cachePagesUsed: this.active,
-      residentWeightBytes: 0,
-      pagesRead: 0,
     };
+  }
+
+  async paging(): Promise<WeightPaging> {
+    return { residentWeightBytes: 0, pagesRead: 0 };
   }
 
   async close(): Promise<void> {}
