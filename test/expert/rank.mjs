@@ -1,8 +1,11 @@
-// One rank of a test: a thread (started by ranks.ts) or a process of mpirun. Runs CASE of cases.mjs and reports its result.
+// One rank of a test: a thread (started by ranks.ts) or a process of mpirun. Runs a case of cases.mjs and reports its
+// result: a thread as a message, a process as FOLDER/RANK.json.
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { cases } from './cases.mjs';
 
-const { name, options } = workerData ?? JSON.parse(process.argv[2]);
+const { name, options, folder } = workerData ?? JSON.parse(process.argv[2]);
 const dist = (file) => import(new URL(`../../dist/expert/${file}`, import.meta.url));
 
 async function open() {
@@ -16,5 +19,5 @@ async function open() {
 const transport = await open();
 const result = await cases[name](transport, options);
 if (parentPort) parentPort.postMessage(result);
-else process.stdout.write(`\n@@${JSON.stringify({ rank: transport.rank, result })}\n`);
+else writeFileSync(join(folder, `${transport.rank}.json`), JSON.stringify(result ?? null));
 transport.close();

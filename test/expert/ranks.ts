@@ -1,5 +1,7 @@
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { MPI_ADDON_PATH } from '../../src/expert/transport/addon.js';
@@ -67,18 +69,20 @@ export function mpirun(
   return new Promise((resolve) => child.on('close', (code) => resolve({ code, ...texts })));
 }
 
-/** As `onThreads`, on processes of mpirun. */
+/**
+ * As `onThreads`, on processes of mpirun. Each rank leaves its result in a file: mpirun forwards what ranks print
+ * in pieces, and the pieces of two ranks can mix within a line.
+ */
 export async function onMpi(size: number, name: string, options: RankOptions = {}): Promise<unknown[]> {
-  const { code, stdout, stderr } = await mpirun(size, [
-    process.execPath,
-    RANK,
-    JSON.stringify({ name, options }),
-  ]);
-  if (code !== 0) throw new Error(`mpirun ended with ${code}:\n${stderr}${stdout}`);
-  const results: unknown[] = [];
-  for (const [, line] of stdout.matchAll(/^@@(.*)$/gm)) {
-    const { rank, result } = JSON.parse(line!) as { rank: number; result: unknown };
-    results[rank] = result;
+  const folder = mkdtempSync(join(tmpdir(), 'fathom-ranks-'));
+  try {
+    const argument = JSON.stringify({ name, options, folder });
+    const { code, stdout, stderr } = await mpirun(size, [process.execPath, RANK, argument]);
+    if (code !== 0) throw new Error(`mpirun ended with ${code}:\n${stderr}${stdout}`);
+    return Array.from({ length: size }, (_, rank) =>
+      JSON.parse(readFileSync(join(folder, `${rank}.json`), 'utf8')),
+    );
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
   }
-  return results;
 }
