@@ -55,19 +55,27 @@ function runTask(task: Task, onProgress: (done: number) => void): Promise<Search
   });
 }
 
+/** The front reaches to plans that nobody wants, a thousand times as slow: the figure ends at so many times the fastest step. */
+const SLOWEST_SHOWN = 1.5;
+
 /** The front as a figure, plans that fit as a cloud behind it. */
 export function writeFront(file: string, { ranked, front }: SearchResult): void {
-  const place = ({ estimate: e }: SearchResult['front'][number]) => ({
-    x: e.stepSeconds,
-    y: e.memory.total / 1e9,
-  });
+  const fastest = Math.min(...front.map(({ estimate }) => estimate.stepSeconds));
+  const points = (plans: SearchResult['front'], label: (one: SearchResult['front'][number]) => string) =>
+    plans
+      .filter(({ estimate }) => estimate.stepSeconds <= SLOWEST_SHOWN * fastest)
+      .map((one) => ({
+        x: one.estimate.stepSeconds,
+        y: one.estimate.memory.total / 1e9,
+        label: label(one),
+      }));
   writeScatter(file, {
-    title: 'Step time and memory of plans',
+    title: `Step time and memory of plans, up to ${SLOWEST_SHOWN} times the fastest step`,
     xLabel: 'seconds a step',
     yLabel: 'GB of the fullest device',
     series: [
-      { name: 'plans', points: ranked.map((one) => ({ ...place(one), label: '' })) },
-      { name: 'front', points: front.map((one) => ({ ...place(one), label: shortName(one) })) },
+      { name: 'plans', points: points(ranked, () => '') },
+      { name: 'front', points: points(front, shortName) },
     ],
   });
 }

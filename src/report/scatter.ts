@@ -4,6 +4,7 @@ import { axes, colour, frame, legend, type Place, px, svg, type Titles, text } f
 export interface ScatterPoint {
   x: number;
   y: number;
+  /** Written beside it; where it is empty, the point is one of a cloud and pale. */
   label: string;
 }
 
@@ -36,11 +37,17 @@ export function scatterSvg(chart: ScatterChart): string {
   ]);
 }
 
+/** Letters stay readable above points. */
+const HALO = 'stroke="#ffffff" stroke-width="3" paint-order="stroke"';
+
 const isFinitePoint = ({ x, y }: ScatterPoint): boolean => Number.isFinite(x) && Number.isFinite(y);
 
 const marks = (points: readonly ScatterPoint[], x: Place, y: Place, fill: string): string =>
   points
-    .map((point) => `<circle cx="${px(x(point.x))}" cy="${px(y(point.y))}" r="4" fill="${fill}"/>`)
+    .map(({ x: across, y: up, label }) => {
+      const pale = label === '' ? ' fill-opacity="0.25"' : '';
+      return `<circle cx="${px(x(across))}" cy="${px(y(up))}" r="4" fill="${fill}"${pale}/>`;
+    })
     .join('\n');
 
 /** Labels beside their points, from top to bottom, moved down where another is in the way. */
@@ -54,6 +61,7 @@ function labels(series: readonly ScatterSeries[], x: Place, y: Place): string {
         fill: colour(i),
       })),
     )
+    .filter(({ label }) => label !== '')
     .sort((a, b) => a.top - b.top);
   const placed: typeof wanted = [];
   for (const label of wanted) {
@@ -63,5 +71,7 @@ function labels(series: readonly ScatterSeries[], x: Place, y: Place): string {
     }
     placed.push(label);
   }
-  return placed.map(({ left, top, label, fill }) => text(left, top, label, `fill="${fill}"`)).join('\n');
+  return placed
+    .map(({ left, top, label, fill }) => text(left, top, label, `fill="${fill}" ${HALO}`))
+    .join('\n');
 }

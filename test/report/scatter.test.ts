@@ -48,6 +48,19 @@ describe('scatterSvg', () => {
     expect(Math.abs(label('e4m3') - label('e5m2'))).toBeGreaterThanOrEqual(12);
   });
 
+  it('leaves labels where they are beside points that have none', () => {
+    const label = (cloud: string) => {
+      const points = [{ x: 1, y: 1, label: cloud }];
+      const series = [
+        { name: 'cloud', points },
+        { name: 'named', points: [{ x: 1, y: 0.999, label: 'p' }] },
+        { name: 'frame', points: [{ x: 0, y: 0, label: '' }] },
+      ];
+      return Number(/y="([\d.]+)" [^>]*>p</.exec(scatterSvg({ ...chart, series }))![1]);
+    };
+    expect(label('q')).toBeGreaterThan(label(''));
+  });
+
   it('takes no points and a single one', () => {
     expect(scatterSvg({ ...chart, series: [] })).toContain('</svg>');
     expect(
