@@ -60,7 +60,9 @@ export function addTrain(program: Command): void {
       new Option('--verify <what>', 'look for silent corruption: checksums of products').choices(['gemm']),
     )
     .option('--verify-every <n>', 'steps between such checks (default: 10)', integer(1));
-  addRankOptions(command);
+  addRankOptions(command)
+    .option('--overlap', 'two halves of each micro-batch overlap (default: where experts are on other hosts)')
+    .option('--no-overlap', 'one micro-batch at a time');
   runs<TrainFlags>(command, async (session, { config, ...flags }) => {
     const out = flags.out ?? join('runs', flags.preset ?? nameOf(config) ?? 'mini');
     const verifyEvery = flags.verify ? (flags.verifyEvery ?? 10) : undefined;

@@ -72,7 +72,7 @@ function summands(channel: Channel, { bounds, rank, partial }: Contributions): S
   return { base: memory.partialBase, format: partialFormat, bounds, places };
 }
 
-/** Sends each other node the sums for the rows that came from it. */
+/** Sends each other node the sums for the rows that came from it, once the neighbours' partial sums are there. */
 export function sendReturns(
   channel: Channel,
   plan: ReceivePlan,
@@ -81,6 +81,7 @@ export function sendReturns(
 ): Pending[] {
   const shape = channel.returnShape(gradients);
   const { hidden } = channel.shape;
+  if (channel.otherNodes.length > 0) awaitPartials(channel);
   return channel.otherNodes.map((node) => {
     const wanted = contributions[node]!;
     const count = wanted.bounds.length - 1;

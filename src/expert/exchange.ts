@@ -20,6 +20,7 @@ export function exchangeOver(channel: Channel): ExpertExchange {
         name: 'dispatch',
         outputs: [],
         saved: [],
+        waits: true,
         backward: () => {
           const dx = tape.alloc(u.shape, u.dtype);
           const dweights = tape.alloc(weights.shape, 'f32');
@@ -66,6 +67,7 @@ class Journey implements ExpertJourney {
       name: 'results',
       outputs: [],
       saved: [out],
+      waits: true,
       backward: () => this.receiveGradients(out),
     });
   }

@@ -18,6 +18,8 @@ export interface TeamSettings {
   wire: Wire;
   /** Whether messages between nodes carry checksums. */
   checksums?: boolean | undefined;
+  /** Whether two halves of a micro-batch overlap in training; by default where experts are on other nodes. */
+  overlap?: boolean | undefined;
 }
 
 /** The ranks that run one model together, as one of them sees them. */

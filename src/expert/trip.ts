@@ -81,7 +81,6 @@ export class Trip {
       this.messages = expected.messages;
       this.receives = expected.receives;
       writePartials(channel, plan, rows, weighted ? plan.weights : undefined, gradients);
-      awaitPartials(channel);
       this.sends = sendReturns(channel, plan, this.contributions!, withGradients);
     });
   }
@@ -93,6 +92,7 @@ export class Trip {
       channel.traffic.timed('waitSeconds', () => {
         for (const pending of this.receives) pending.wait();
       });
+      awaitPartials(channel);
       const own = this.contributions![channel.layout.node]!;
       sumResults(channel, sent, own, messages, y);
       if (gradients) collectGradients(channel, this.plan, sent, own, messages, gradients);

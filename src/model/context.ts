@@ -41,16 +41,27 @@ export interface Context {
   softmaxScale: number;
   /** How tokens reach routed experts of other processes; all experts are here without. */
   exchange: ExpertExchange | undefined;
+  /** Which of the passes that overlap this is, from 0. */
+  lane: number;
 }
 
-/** State of one router: its bias, and what the last forward passes saw. */
+/** Passes that may overlap: while one computes, the other's messages fly. */
+export const LANES = 2;
+
+/** State of one router: its bias, and what the last passes saw. */
 export interface RouterState {
   /** f32 [E]: b_i, added for the choice of experts only [TR §2.1.2]. */
   bias: Tensor;
-  /** i32 [E]: tokens that chose each expert in the last pass. */
-  load: Tensor;
-  /** f32 [1]: Σ f_e·P_e of the last backward pass. */
-  balanceLoss: Tensor;
+  /** Of the last pass on each lane. */
+  seen: readonly RouterView[];
   /** α × loss scale of the sequence-wise balance loss. */
   balanceFactor: number;
+}
+
+/** What a router saw in one pass. */
+export interface RouterView {
+  /** i32 [E]: tokens that chose each expert. */
+  load: Tensor;
+  /** f32 [1]: Σ f_e·P_e, of backward. */
+  balanceLoss: Tensor;
 }

@@ -3,6 +3,7 @@ import type { LinearRecipe } from '../spec/precision.js';
 import type { RouterShape } from '../tensor/backend.js';
 import { permute, route, throughWire, unpermute } from '../tensor/expert-functions.js';
 import { add, linear, swiglu } from '../tensor/functions.js';
+import type { Steps } from '../tensor/steps.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Context, RouterState, Weights } from './context.js';
 import type { ExpertExchange } from './exchange.js';
@@ -25,17 +26,18 @@ export function routerShape(config: ModelConfig): RouterShape {
  * DeepSeekMoE [TR §2.1.2]: u [T, D] → Σ_shared FFN(u) + Σ_chosen g_i·FFN_i(u) [T, D].
  * The published models fold their shared experts into one MLP of n_shared_experts times the width.
  */
-export function mixtureOfExperts(ctx: Context, w: Weights, u: Tensor, router: RouterState): Tensor {
+export function* mixtureOfExperts(ctx: Context, w: Weights, u: Tensor, router: RouterState): Steps<Tensor> {
   const { tape, recipe } = ctx;
+  const seen = router.seen[ctx.lane]!;
   const logits = linear(tape, u, w.get('gate.weight'), recipe.gate, { output: 'f32' }); // u·e_i [T, E]
   const { ids, weights, dispatch } = route(tape, logits, router.bias, routerShape(ctx.config), {
     sequences: ctx.layout.sequences,
     factor: router.balanceFactor,
-    loss: router.balanceLoss,
-    load: router.load,
+    loss: seen.balanceLoss,
+    load: seen.load,
   });
   tape.observer.routed?.(w.get('gate.weight'), dispatch);
-  if (ctx.exchange) return withExpertsElsewhere(ctx, ctx.exchange, w, u, ids, weights);
+  if (ctx.exchange) return yield* withExpertsElsewhere(ctx, ctx.exchange, w, u, ids, weights);
   const rows = permute(tape, u, dispatch); // [R, D]
   const out = expertsOf(ctx, w, rows, dispatch.offsets);
   const arrived = recipe.combine ? throughWire(tape, out, recipe.combine) : out;
@@ -44,19 +46,24 @@ export function mixtureOfExperts(ctx: Context, w: Weights, u: Tensor, router: Ro
   return shared ? add(tape, routed, shared) : routed;
 }
 
-/** As above over several processes; the shared experts are computed while tokens, and in backward gradients, are on their way. */
-function withExpertsElsewhere(
+/**
+ * As above over several processes; the shared experts are computed while tokens, and in backward gradients, are on their way,
+ * and whatever else there is while this pauses.
+ */
+function* withExpertsElsewhere(
   ctx: Context,
   exchange: ExpertExchange,
   w: Weights,
   u: Tensor,
   ids: Tensor,
   weights: Tensor,
-): Tensor {
+): Steps<Tensor> {
   const journey = exchange.send(ctx.tape, u, ids, weights);
   const shared = sharedExperts(ctx, w, u);
+  yield;
   const { rows, offsets } = journey.receive();
   journey.sendBack(expertsOf(ctx, w, rows, offsets));
+  yield;
   const routed = journey.receiveBack(); // [T, D]
   return shared ? add(ctx.tape, routed, shared) : routed;
 }

@@ -12,10 +12,18 @@ import {
   rowsOfLogits,
 } from '../tensor/functions.js';
 import { allocate, Parameter } from '../tensor/parameter.js';
+import { type Steps, toEnd } from '../tensor/steps.js';
 import type { Tape } from '../tensor/tape.js';
 import { Tensor } from '../tensor/tensor.js';
 import { attentionBlock } from './attention.js';
-import type { Context, Layout, Recompute, RouterState, Weights } from './context.js';
+import {
+  type Context,
+  LANES,
+  type Layout,
+  type Recompute,
+  type RouterState,
+  type Weights,
+} from './context.js';
 import type { ExpertExchange, ExpertRange } from './exchange.js';
 import { feedForward, mixtureOfExperts } from './moe.js';
 import { layerOf, listParameters, type ParameterSpec } from './parameters.js';
@@ -58,8 +66,8 @@ export class Transformer {
   readonly routers = new Map<number, RouterState>();
   private readonly ropeTable: Tensor;
   private readonly softmaxScale: number;
-  /** The way to routed experts that are not here. */
-  exchange: ExpertExchange | undefined;
+  /** The ways to routed experts that are not here, one for each pass that overlaps; none where all are. */
+  exchanges: readonly ExpertExchange[] = [];
 
   constructor(
     readonly config: ModelConfig,
@@ -84,10 +92,11 @@ export class Transformer {
     this.softmaxScale = softmaxScale(config);
   }
 
-  /** What the layers of one pass share. */
-  context(tape: Tape, recipe: Recipe, layout: Layout, recompute: Recompute): Context {
-    const { config, ropeTable, softmaxScale, exchange } = this;
-    return { tape, config, recipe, layout, recompute, ropeTable, softmaxScale, exchange };
+  /** What the layers of one pass share. @param lane as in `Context` */
+  context(tape: Tape, recipe: Recipe, layout: Layout, recompute: Recompute, lane = 0): Context {
+    const { config, ropeTable, softmaxScale } = this;
+    const exchange = this.exchanges[lane];
+    return { tape, config, recipe, layout, recompute, ropeTable, softmaxScale, exchange, lane };
   }
 
   /**
@@ -95,10 +104,18 @@ export class Transformer {
    * @param visit is shown what each decoder layer gives [T, D]
    */
   forward(ctx: Context, inputs: Tensor, visit?: (layer: number, hidden: Tensor) => void): Tensor {
+    return toEnd(this.forwardSteps(ctx, inputs, visit));
+  }
+
+  private *forwardSteps(
+    ctx: Context,
+    inputs: Tensor,
+    visit?: (layer: number, hidden: Tensor) => void,
+  ): Steps<Tensor> {
     const { tape, config } = ctx;
     let h = this.embed(ctx, inputs);
     for (let l = 0; l < config.num_hidden_layers; l++) {
-      h = tape.scope(() => this.layer(ctx, l, h));
+      h = yield* tape.scopeSteps(this.layer(ctx, l, h));
       visit?.(l, h);
     }
     return this.finalNorm(ctx, h);
@@ -111,13 +128,18 @@ export class Transformer {
 
   /** Training or evaluation pass: losses per token of the main head and of each MTP module. */
   losses(ctx: Context, batch: Batch, weights: LossWeights): Losses {
+    return toEnd(this.lossSteps(ctx, batch, weights));
+  }
+
+  /** The same, with a pause wherever it would wait for messages. */
+  *lossSteps(ctx: Context, batch: Batch, weights: LossWeights): Steps<Losses> {
     for (const router of this.routers.values()) router.balanceFactor = weights.balance * weights.scale;
-    let hidden = this.forward(ctx, batch.inputs);
+    let hidden = yield* this.forwardSteps(ctx, batch.inputs);
     const { main: mainCount, mtp: mtpCounts } = batch.counted ?? {};
     const main = this.headLoss(ctx, hidden, batch.targets, weights.scale, mainCount);
     const mtp: Tensor[] = [];
     for (let k = 1; k <= this.mtpDepth; k++) {
-      hidden = this.mtpModule(ctx, k, hidden, batch.mtpInputs[k - 1]!);
+      hidden = yield* this.mtpSteps(ctx, k, hidden, batch.mtpInputs[k - 1]!);
       mtp.push(
         this.headLoss(
           ctx,
@@ -159,32 +181,43 @@ export class Transformer {
    * `MTP_PROJECTION_ORDER`.
    */
   mtpModule(ctx: Context, k: number, hidden: Tensor, tokens: Tensor): Tensor {
+    return toEnd(this.mtpSteps(ctx, k, hidden, tokens));
+  }
+
+  private mtpSteps(ctx: Context, k: number, hidden: Tensor, tokens: Tensor): Steps<Tensor> {
+    return ctx.tape.scopeSteps(this.mtpBody(ctx, ctx.config.num_hidden_layers + k - 1, hidden, tokens));
+  }
+
+  private *mtpBody(ctx: Context, layer: number, hidden: Tensor, tokens: Tensor): Steps<Tensor> {
     const { tape, config, recipe } = ctx;
-    const layer = config.num_hidden_layers + k - 1;
     const w = this.weightsOf(`model.layers.${layer}.`);
     const eps = config.rms_norm_eps;
-    return tape.scope(() => {
-      const e = rmsNorm(tape, this.embed(ctx, tokens), w.get('enorm.weight'), eps);
-      const h = rmsNorm(tape, hidden, w.get('hnorm.weight'), eps);
-      const joined = linear(tape, concatColumns(tape, e, h), w.get('eh_proj.weight'), recipe.linear);
-      const out = this.layer(ctx, layer, joined);
-      return rmsNorm(tape, out, w.get('shared_head.norm.weight'), eps);
-    });
+    const e = rmsNorm(tape, this.embed(ctx, tokens), w.get('enorm.weight'), eps);
+    const h = rmsNorm(tape, hidden, w.get('hnorm.weight'), eps);
+    const joined = linear(tape, concatColumns(tape, e, h), w.get('eh_proj.weight'), recipe.linear);
+    const out = yield* this.layer(ctx, layer, joined);
+    return rmsNorm(tape, out, w.get('shared_head.norm.weight'), eps);
   }
 
   /** One decoder layer: h + attention(RMSNorm(h)), then + FFN or MoE of its norm. */
-  layer(ctx: Context, index: number, x: Tensor): Tensor {
-    const { tape, config, recompute } = ctx;
-    const w = this.weightsOf(`model.layers.${index}.`);
-    const norm = (name: string, h: Tensor) =>
-      rmsNorm(tape, h, w.get(name), config.rms_norm_eps, recompute.rmsNorm);
+  private *layer(ctx: Context, index: number, x: Tensor): Steps<Tensor> {
+    const { tape } = ctx;
     const attended = tape.scope(() => {
-      const u = norm('input_layernorm.weight', x);
+      const u = this.norm(ctx, index, 'input_layernorm', x);
       return add(tape, x, attentionBlock(ctx, this.weightsOf(`model.layers.${index}.self_attn.`), u));
     });
-    return tape.scope(() =>
-      add(tape, attended, this.mlp(ctx, index, norm('post_attention_layernorm.weight', attended))),
-    );
+    return yield* tape.scopeSteps(this.afterAttention(ctx, index, attended));
+  }
+
+  /** x + FFN or MoE of its norm [T, D]. */
+  private *afterAttention(ctx: Context, index: number, x: Tensor): Steps<Tensor> {
+    const u = this.norm(ctx, index, 'post_attention_layernorm', x);
+    return add(ctx.tape, x, yield* this.mlp(ctx, index, u));
+  }
+
+  private norm({ tape, config, recompute }: Context, layer: number, name: string, x: Tensor): Tensor {
+    const weight = this.weight(`model.layers.${layer}.${name}.weight`);
+    return rmsNorm(tape, x, weight, config.rms_norm_eps, recompute.rmsNorm);
   }
 
   /** The weights under `prefix`. */
@@ -201,10 +234,10 @@ export class Transformer {
   }
 
   /** u [T, D] → FFN or MoE of decoder layer `index` [T, D]. */
-  mlp(ctx: Context, index: number, u: Tensor): Tensor {
+  private *mlp(ctx: Context, index: number, u: Tensor): Steps<Tensor> {
     const w = this.weightsOf(`model.layers.${index}.mlp.`);
     const router = this.routers.get(index);
-    return router ? mixtureOfExperts(ctx, w, u, router) : feedForward(ctx, w, '', u);
+    return router ? yield* mixtureOfExperts(ctx, w, u, router) : feedForward(ctx, w, '', u);
   }
 
   /** @param valid targets that the mean is over; those of `targets` by default */
@@ -243,8 +276,10 @@ export class Transformer {
     this.backend.fill(bias, 0);
     this.routers.set(layer, {
       bias,
-      load: Tensor.zeros([this.config.n_routed_experts], 'i32'),
-      balanceLoss: Tensor.zeros([1], 'f32'),
+      seen: Array.from({ length: LANES }, () => ({
+        load: Tensor.zeros([this.config.n_routed_experts], 'i32'),
+        balanceLoss: Tensor.zeros([1], 'f32'),
+      })),
       balanceFactor: 0,
     });
   }

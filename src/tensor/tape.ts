@@ -1,6 +1,7 @@
 import type { Backend } from './backend.js';
 import type { Observer } from './observer.js';
 import type { Pool } from './pool.js';
+import { type Steps, toEnd } from './steps.js';
 import type { DType, Tensor } from './tensor.js';
 
 /** One recorded operation. */
@@ -12,6 +13,8 @@ export interface TapeNode {
   saved: Tensor[];
   /** Reads the gradients of `outputs`, adds to those of the inputs. */
   backward: () => void;
+  /** Whether `backward` begins by waiting for messages. */
+  waits?: boolean;
 }
 
 /** How to fill a tensor again that was dropped between forward and backward. */
@@ -58,10 +61,19 @@ export class Tape {
       result = fn();
       return result;
     } finally {
-      for (const tensor of this.scopes.pop()!) {
-        if (tensor.data.buffer === result?.data.buffer) this.scopes[this.scopes.length - 1]!.push(tensor);
-        else this.pool.release(tensor);
-      }
+      this.closeScope(result);
+    }
+  }
+
+  /** The same for a computation that may pause. */
+  *scopeSteps<T extends Tensor | undefined>(steps: Steps<T>): Steps<T> {
+    this.scopes.push([]);
+    let result: T | undefined;
+    try {
+      result = yield* steps;
+      return result;
+    } finally {
+      this.closeScope(result);
     }
   }
 
@@ -138,7 +150,15 @@ export class Tape {
 
   /** Runs all records in reverse and empties the tape. */
   backward(): void {
-    for (let node = this.nodes.pop(); node; node = this.nodes.pop()) this.runBackward(node);
+    toEnd(this.backwardSteps());
+  }
+
+  /** The same, with a pause before each record that waits for messages. */
+  *backwardSteps(): Steps<void> {
+    for (let node = this.nodes.pop(); node; node = this.nodes.pop()) {
+      if (node.waits) yield;
+      this.runBackward(node);
+    }
     this.clear();
   }
 
@@ -148,6 +168,13 @@ export class Tape {
     for (const recipe of this.recomputable.values()) this.releaseKept(recipe.needs);
     this.recomputable.clear();
     for (const tensor of this.scopes[0]!.splice(0)) this.pool.release(tensor);
+  }
+
+  private closeScope(result: Tensor | undefined): void {
+    for (const tensor of this.scopes.pop()!) {
+      if (tensor.data.buffer === result?.data.buffer) this.scopes[this.scopes.length - 1]!.push(tensor);
+      else this.pool.release(tensor);
+    }
   }
 
   private runBackward(node: TapeNode): void {

@@ -15,10 +15,11 @@ export class LoadBalancer {
     for (const [layer, router] of routers) this.counts.set(layer, new Float64Array(router.bias.size));
   }
 
-  /** Adds what the last forward pass saw. */
-  collect(): void {
-    for (const [layer, { load }] of this.routers) {
+  /** Adds what the last forward pass on a lane saw. */
+  collect(lane: number): void {
+    for (const [layer, { seen }] of this.routers) {
       const counts = this.counts.get(layer)!;
+      const { load } = seen[lane]!;
       for (let e = 0; e < counts.length; e++) counts[e] = counts[e]! + load.data[e]!;
     }
   }

@@ -17,6 +17,7 @@ import { type CorpusSource, readDocuments } from '../text/corpus.js';
 import { type PreparedCorpus, prepareCorpus } from '../text/prepare.js';
 import { Tokenizer } from '../text/tokenizer.js';
 import { SPECIAL_TOKENS, saveTokenizer } from '../text/tokenizer-files.js';
+import { type Part, partOf, WHOLE } from './part.js';
 import type { RunFile } from './run-file.js';
 
 /** The batches of a run: tokenised text, packed, in an order that the seed decides. */
@@ -137,31 +138,17 @@ function take<T>(items: Iterable<T>, count: number): T[] {
   return taken;
 }
 
-/** One of `of` equal parts of every batch: consecutive sequences. */
-export interface Part {
-  index: number;
-  of: number;
-}
-
-const WHOLE: Part = { index: 0, of: 1 };
-
 /** Arrays of a packed batch as tensors; of one part of it, with the number of targets of the whole. */
 export function toBatch(packed: PackedBatch, part: Part = WHOLE): Batch {
-  const rows = packed.rows / part.of;
-  const { seqLen } = packed;
-  const from = part.index * rows * seqLen;
-  const to = from + rows * seqLen;
-  const tensor = (values: Int32Array) => Tensor.i32(values.slice(from, to));
-  const counts = (targets: Int32Array) => targets.reduce((n, t) => n + (t >= 0 ? 1 : 0), 0);
-  const segments = packed.cuSeqlens.filter((bound) => bound >= from && bound <= to);
-  return {
-    inputs: tensor(packed.inputs),
-    targets: tensor(packed.targets),
-    positions: tensor(packed.positions),
-    segments: Tensor.i32(segments.map((bound) => bound - from)),
+  const { rows, seqLen } = packed;
+  const whole = {
+    inputs: Tensor.i32(packed.inputs),
+    targets: Tensor.i32(packed.targets),
+    positions: Tensor.i32(packed.positions),
+    segments: Tensor.i32(packed.cuSeqlens),
     sequences: Tensor.i32(Array.from({ length: rows + 1 }, (_, row) => row * seqLen)),
-    mtpInputs: packed.mtpInputs.map(tensor),
-    mtpTargets: packed.mtpTargets.map(tensor),
-    ...(part.of > 1 && { counted: { main: counts(packed.targets), mtp: packed.mtpTargets.map(counts) } }),
+    mtpInputs: packed.mtpInputs.map((values) => Tensor.i32(values)),
+    mtpTargets: packed.mtpTargets.map((values) => Tensor.i32(values)),
   };
+  return part.of > 1 ? partOf(whole, part) : whole;
 }

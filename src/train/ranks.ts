@@ -8,11 +8,13 @@ import { Traffic } from '../expert/traffic.js';
 import { type MpiTransport, openMpi } from '../expert/transport/mpi.js';
 import { nodesOf, type Transport } from '../expert/transport/transport.js';
 import { parseWire, wireName } from '../expert/wire/format.js';
+import { LANES } from '../model/context.js';
 import { SILENT_UI, type Ui } from '../report/ui.js';
 import { TrainingData } from './data.js';
 import { type TrainResult, trainRun } from './run.js';
 import { beginRun, planRun, type RunFile, type RunOptions } from './run-file.js';
 import { listStates } from './state.js';
+import { sequencesOfRank } from './trainer.js';
 
 /** What training over ranks is asked for beside `RunOptions`. */
 export interface RankOptions {
@@ -26,6 +28,8 @@ export interface RankOptions {
   ranksPerNode?: number;
   /** Checksums on messages between nodes. */
   checksums?: boolean;
+  /** Whether two halves of each micro-batch overlap; by default where experts are on other nodes. */
+  overlap?: boolean;
   /** Steps between comparisons of what ranks hold in common; 50 by default, 0 for none. */
   digestEvery?: number;
   /** Seconds of silence after which a rank is taken for lost; 15 by default. */
@@ -100,7 +104,7 @@ function settingsOf(
   }
   const expertParallel = options.expertParallel ?? transport.placement.size;
   const wire = parseWire(options.wire ?? (options.precision === 'fp32' ? 'fp32' : 'bf16'));
-  const settings = { expertParallel, wire, checksums: options.checksums };
+  const settings = { expertParallel, wire, checksums: options.checksums, overlap: options.overlap };
   return { settings, full: { ...options, ...routingOf(transport, options, expertParallel) } };
 }
 
@@ -126,7 +130,7 @@ async function openTogether(
 ): Promise<{ run: RunFile; team: Team }> {
   const { transport } = provisional;
   const { run, json } = await provisional.together(() => planRun(options));
-  await provisional.together(() => checkBatch(run, transport.placement.size));
+  await provisional.together(() => checkBatch(run, transport.placement.size, settings));
   await provisional.agreeOn(
     'the training configuration',
     JSON.stringify([run.config, run.source, options.resume]),
@@ -141,13 +145,20 @@ async function openTogether(
   return { run, team };
 }
 
-function checkBatch({ config }: RunFile, ranks: number): void {
+function checkBatch({ config }: RunFile, ranks: number, { overlap }: TeamSettings): void {
   const sequences = config.batchSequences / config.microBatches;
-  if (sequences % ranks === 0) return;
-  throw new UserError(
-    `${ranks} ranks do not divide the ${sequences} sequences of a micro-batch (batchSequences ${config.batchSequences} / microBatches ` +
-      `${config.microBatches}); take a number of ranks that does, or another batchSequences`,
-  );
+  const batch = `batchSequences ${config.batchSequences} / microBatches ${config.microBatches}`;
+  const own = sequencesOfRank(config, ranks);
+  if (!Number.isInteger(own)) {
+    throw new UserError(
+      `${ranks} ranks do not divide the ${sequences} sequences of a micro-batch (${batch}); take a number of ranks that does, or another batchSequences`,
+    );
+  }
+  if (overlap && own % LANES !== 0) {
+    throw new UserError(
+      `--overlap halves each rank's ${own} sequences of a micro-batch (${batch} / ${ranks} ranks), which must be even; leave it out, or take another batchSequences`,
+    );
+  }
 }
 
 /** Content of the newest checkpoint's description, which holds the checksums of its files; empty without one. */

@@ -29,6 +29,13 @@ describe('training over ranks', () => {
   it.each<{ name: string; ranks: number; options: RankOptions }>([
     { name: 'four ranks on one node', ranks: 4, options: { perNode: 4 } },
     { name: 'two nodes of two', ranks: 4, options: { perNode: 2 } },
+    { name: 'two nodes of one, halves that overlap', ranks: 2, options: { perNode: 1 } },
+    { name: 'two nodes of one, without overlap', ranks: 2, options: { perNode: 1, overlap: false } },
+    {
+      name: 'one node, halves that overlap and are computed again in backward',
+      ranks: 2,
+      options: { perNode: 2, overlap: true, recompute: { rmsNorm: true, mlaUpProjection: true } },
+    },
     { name: 'two replicas of two nodes', ranks: 4, options: { perNode: 1, group: 2 } },
     {
       name: 'data parallel only, two micro-batches',

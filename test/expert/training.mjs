@@ -9,7 +9,7 @@ export const LENGTH = 32;
 /** @param t transport of a rank, or undefined for one process */
 export async function trainerOver(
   t,
-  { precision, wire, group, steps, microBatches = 1, model: overrides = {} },
+  { precision, wire, group, steps, microBatches = 1, overlap, recompute, model: overrides = {} },
 ) {
   const { parseModelConfig } = await dist('spec/model.js');
   const { MODEL_PRESETS } = await dist('spec/presets.js');
@@ -26,11 +26,15 @@ export async function trainerOver(
     ...overrides,
   });
   const shape = { batchSequences: SEQUENCES * microBatches, sequenceLength: LENGTH, warmupSteps: 5, steps };
-  const config = parseTrainConfig({ ...TRAIN_PRESETS.tiny, ...shape, precision, microBatches }, 'test');
+  const config = parseTrainConfig(
+    { ...TRAIN_PRESETS.tiny, ...shape, precision, microBatches, recompute },
+    'test',
+  );
   const settings = {
     expertParallel: group ?? t?.placement.size,
     wire: parseWire(wire ?? 'fp32'),
     checksums: true,
+    overlap,
   };
   const team = t && new Team(t, settings, model);
   const trainer = new Trainer(config, model, selectBackend('auto', 1), team);

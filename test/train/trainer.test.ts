@@ -108,7 +108,8 @@ describe('trainer', () => {
   it('moves the router bias towards underloaded experts', () => {
     const t = trainer({ precision: 'fp32' });
     t.trainStep([batch()]);
-    const { bias, load } = t.model.routers.get(1)!;
+    const { bias, seen } = t.model.routers.get(1)!;
+    const { load } = seen[0]!;
     const mean = (load.data as Int32Array).reduce((a, b) => a + b, 0) / load.size;
     const expected = Array.from(load.data, (n) => 0.001 * Math.sign(mean - n));
     expect(Array.from(bias.data)).toEqual(expected.map(Math.fround));
