@@ -4,8 +4,11 @@ import { type DType, elementBytes, elementCount, Tensor } from './tensor.js';
 /** Sizes are rounded up to a page, so that tensors of nearly equal size share buffers. */
 const GRANULE = 4096;
 
-/** Sizes that buffers have: `pages`, whole ones, for steps that are all alike; `powers` of two for steps of any size. */
-export type PoolSizes = 'pages' | 'powers';
+/**
+ * Sizes that buffers have: `pages`, whole ones, for steps that are all alike; `powers` of two for steps of any size; `quarters`,
+ * 4, 5, 6 or 7 times a power of two, for steps whose numbers of rows are about the same.
+ */
+export type PoolSizes = 'pages' | 'powers' | 'quarters';
 
 /**
  * Memory of a step: buffers are handed out by size and come back when their last holder lets go. When steps repeat,
@@ -63,5 +66,8 @@ export class Pool {
 
 function roundUp(bytes: number, sizes: PoolSizes): number {
   const pages = Math.max(1, Math.ceil(bytes / GRANULE));
-  return (sizes === 'pages' ? pages : 2 ** Math.ceil(Math.log2(pages))) * GRANULE;
+  if (sizes === 'pages') return pages * GRANULE;
+  const power = 2 ** Math.ceil(Math.log2(pages));
+  const step = sizes === 'powers' ? power : Math.max(1, power / 8);
+  return Math.ceil(pages / step) * step * GRANULE;
 }

@@ -67,7 +67,8 @@ export class Trainer {
     this.optimizer = team
       ? new ShardedOptimizer(backend, parameters, config, moments, team.world, team.replicas)
       : new Optimizer(backend, parameters, config, moments);
-    this.pool = new Pool(backend);
+    // Of rows that come from other ranks there are never as many.
+    this.pool = new Pool(backend, team ? 'quarters' : 'pages');
     this.balancer = new LoadBalancer(this.model.routers);
   }
 
