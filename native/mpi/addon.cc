@@ -6,6 +6,8 @@
 //   sharedMemory(comm, bytes) -> ArrayBuffer   collective and blocking; the members' pieces, one after the other
 //   send, receive, broadcast, barrier, allReduce, reduceScatter, allGather, allToAll -> request
 //   wait(request) -> bytes received;  done(request);  counterAdd, counterWait
+//   listen: a receive that may stay open;  counterReach, awaitNews(since, milliseconds): waits that end
+//   usePlanes(perNode), linkSilence(rank) -> seconds: of networks with planes
 //   allToAllSeconds: MPI's own blocking exchange, timed
 #define FATHOM_ISA_NS mpi
 #include "../bind.h"
@@ -84,6 +86,14 @@ int64_t receive(int comm, Span into, int from, int tag, Span counter, int64_t in
   Signal signal;
   if (counter) signal = {{counter.as<int32_t>("receive", "counter", index + 1) + index}, delta};
   return engine().submit([=](MPI_Request* r) { return MPI_Irecv(into.data, count, type, from, tag, c, r); }, signal);
+}
+
+/// A receive that may stay open for ever.
+int64_t listen(int comm, Span into, int from, int tag) {
+  const int count = count_of("listen", into);
+  const MPI_Datatype type = mpi_type("listen", into.dtype);
+  const MPI_Comm c = engine().comm(comm);
+  return engine().submit([=](MPI_Request* r) { return MPI_Irecv(into.data, count, type, from, tag, c, r); }, {}, true);
 }
 
 int64_t broadcast(int comm, Span data, int root) {
@@ -167,6 +177,16 @@ void counter_wait(Span counter, int64_t index, double target) {
   const Counter at{counter.as<int32_t>("counterWait", "counter", index + 1) + index};
   engine().wait_counter(at, static_cast<int32_t>(static_cast<uint32_t>(static_cast<int64_t>(target))));
 }
+
+bool counter_reach(Span counter, int64_t index, double target, int milliseconds) {
+  const Counter at{counter.as<int32_t>("counterReach", "counter", index + 1) + index};
+  return engine().wait_counter(at, static_cast<int32_t>(static_cast<uint32_t>(static_cast<int64_t>(target))), milliseconds);
+}
+
+int64_t news() { return engine().news(); }
+void wait_news(int64_t since, int milliseconds) { engine().wait_news(since, milliseconds); }
+void use_planes(int per_node) { engine().use_planes(per_node); }
+double link_silence(int peer) { return engine().link_silence_seconds(peer); }
 
 int split(int comm, int colour, int key) {
   const MPI_Comm from = engine().comm(comm);
@@ -262,6 +282,12 @@ NAPI_MODULE_INIT() {
   bind(target, "done", done);
   bind(target, "counterAdd", counter_add);
   bind(target, "counterWait", counter_wait);
+  bind(target, "listen", listen);
+  bind(target, "counterReach", counter_reach);
+  bind(target, "news", news);
+  bind(target, "awaitNews", wait_news);
+  bind(target, "usePlanes", use_planes);
+  bind(target, "linkSilence", link_silence);
   bind(target, "setSilenceLimit", set_silence_limit);
   bind(target, "finish", finish);
   bind(target, "abort", abort_all);

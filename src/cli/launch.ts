@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import { UsageError } from '../errors.js';
-import { integer } from './options.js';
+import { integer, words } from './options.js';
 import { type Outcome, runs } from './session.js';
 
 interface LaunchFlags {
@@ -12,6 +12,7 @@ interface LaunchFlags {
   hours: number;
   image?: string;
   hostfile: string;
+  planes?: string[];
   out?: string;
 }
 
@@ -35,21 +36,28 @@ export function addLaunch(program: Command): void {
     .option('--threads <n>', 'CPUs of each rank', integer(1, 1024), 8)
     .option('--hours <n>', 'time limit (Slurm)', integer(1), 24)
     .option('--image <name>', 'container image (Kubernetes)')
+    .option(
+      '--planes <list>',
+      "a host's network interfaces, one on each plane of the network, as in eth0,eth1",
+      words,
+    )
     .option('--hostfile <file>', 'where the list of hosts goes (mpirun)', 'hosts.txt')
     .option('--out <file>', 'a file in place of standard output');
-  runs<LaunchFlags>(command, async (_session, flags, words) => launch(flags, words));
+  runs<LaunchFlags>(command, async (_session, flags, command) => launch(flags, command));
 }
 
-async function launch(flags: LaunchFlags, words: readonly string[]): Promise<Outcome> {
-  if (!OVER_RANKS.includes(words[0] ?? '')) {
-    throw new UsageError(`fathom ${words[0]} does not run over ranks; ${OVER_RANKS.join(', ')} does`);
+async function launch(flags: LaunchFlags, command: readonly string[]): Promise<Outcome> {
+  if (!OVER_RANKS.includes(command[0] ?? '')) {
+    throw new UsageError(`fathom ${command[0]} does not run over ranks; ${OVER_RANKS.join(', ')} does`);
   }
   const { hostFile, mpiJob, mpirunLine, slurmScript } = await import('../expert/launch.js');
   const hosts = flags.hosts?.split(',').map((host) => host.trim());
   const nodes = hosts?.length ?? flags.nodes;
   if (nodes === undefined) throw new UsageError('say on how many hosts: --nodes N, or --hosts a,b,c');
   const { ranksPerNode, threads } = flags;
-  const work = { nodes, ranksPerNode, threads, command: words };
+  const { planes } = flags;
+  checkPlanes(planes, ranksPerNode);
+  const work = { nodes, ranksPerNode, threads, command, planes };
   let text: string;
   if (flags.with === 'slurm') text = slurmScript(work, flags.hours);
   else if (flags.with === 'mpijob') text = mpiJob(work, required(flags.image));
@@ -60,6 +68,13 @@ async function launch(flags: LaunchFlags, words: readonly string[]): Promise<Out
   }
   if (flags.out) await write(flags.out, text);
   return { json: { with: flags.with, text }, text: flags.out ? `written: ${flags.out}` : text.trimEnd() };
+}
+
+function checkPlanes(planes: readonly string[] = [], ranksPerNode: number): void {
+  if (planes.length === 0 || ranksPerNode % planes.length === 0) return;
+  throw new UsageError(
+    `--planes names ${planes.length} interfaces, which do not divide the ${ranksPerNode} ranks of a host (--ranks-per-node)`,
+  );
 }
 
 function required(image: string | undefined): string {

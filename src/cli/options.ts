@@ -36,5 +36,8 @@ export function tokenIds(text: string): number[] {
   throw new InvalidArgumentError(`${what}; write ids as in 12,7,301.`);
 }
 
+/** Words separated by commas. */
+export const words = (text: string): string[] => text.split(',').map((word) => word.trim());
+
 const range = (min: number, max: number): string =>
   max < Number.MAX_SAFE_INTEGER ? `from ${min} to ${max}` : `of at least ${min}`;

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { Transport } from '../expert/transport/transport.js';
-import { integer, real } from './options.js';
+import { integer, real, words } from './options.js';
 import type { Outcome } from './session.js';
 
 /** Options of every command that runs over the ranks of an MPI job. */
@@ -28,7 +28,12 @@ export function addRankOptions(command: Command): Command {
       'steps between comparisons of parameters (default: 50; 0: never)',
       integer(0),
     )
-    .option('--lost-after <s>', 'seconds of silence after which a rank is lost (default: 15)', real(1));
+    .option('--lost-after <s>', 'seconds of silence after which a rank is lost (default: 15)', real(1))
+    .option(
+      '--planes <list>',
+      "a host's network interfaces, one on each plane of the network, as in eth0,eth1 (default: as MPI has it)",
+      words,
+    );
 }
 
 /** Whether this process is one rank of several, or was asked to be. */

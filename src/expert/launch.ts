@@ -7,6 +7,8 @@ export interface Launch {
   threads: number;
   /** What `fathom` is to do, word by word. */
   command: readonly string[];
+  /** A host's network interfaces, one on each plane of the network, where it has planes. */
+  planes?: readonly string[] | undefined;
 }
 
 /** Characters that no shell gives a meaning to. */
@@ -16,11 +18,19 @@ const PLAIN = /^[\w@%+=:,./-]+$/;
 export const shellWord = (word: string): string =>
   PLAIN.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 
-/** `fathom …` with the threads of a rank, for a shell. */
-function commandLine({ command, threads }: Launch): string {
-  const given = command.includes('--threads') ? [] : ['--threads', `${threads}`];
-  return ['fathom', ...command, ...given].map(shellWord).join(' ');
+/** `fathom …` with the threads of a rank and the planes of the network. */
+function commandWords({ command, threads, planes }: Launch): string[] {
+  const added = (name: string, value: string) => (command.includes(name) ? [] : [name, value]);
+  const ofPlanes = planes ? added('--planes', planes.join(',')) : [];
+  return ['fathom', ...command, ...added('--threads', `${threads}`), ...ofPlanes];
 }
+
+/** The same for a shell. */
+const commandLine = (launch: Launch): string => commandWords(launch).map(shellWord).join(' ');
+
+/** What mpirun itself is told of planes: it is to use a network beside them, as they may fail one by one. */
+const besidePlanes = ({ planes }: Launch): string[] =>
+  planes ? ['--mca', 'oob_tcp_if_exclude', planes.join(',')] : [];
 
 /** A batch script; `hours` bounds its time. */
 export function slurmScript(launch: Launch, hours: number): string {
@@ -50,13 +60,14 @@ export function mpirunLine(launch: Launch, file: string): string {
     `--map-by ppr:${ranksPerNode}:node --bind-to none`,
     // Gives a host up that cannot be reached, within about ten seconds.
     '--mca oob_tcp_keepalive_time 3 --mca oob_tcp_keepalive_intvl 2 --mca oob_tcp_keepalive_probes 3',
+    ...(launch.planes ? [besidePlanes(launch).map(shellWord).join(' ')] : []),
   ];
   return `mpirun ${settings.join(' ')} ${commandLine(launch)}\n`;
 }
 
 /** An MPIJob (kubeflow.org/v2beta1) as JSON, which kubectl takes; `image` holds fathom, its MPI addon and an SSH server. */
 export function mpiJob(launch: Launch, image: string): string {
-  const { nodes, ranksPerNode, threads, command } = launch;
+  const { nodes, ranksPerNode, threads } = launch;
   const container = (more: object) => ({ spec: { containers: [{ name: 'fathom', image, ...more }] } });
   const cpu = `${threads * ranksPerNode}`;
   const mpirun = [
@@ -67,6 +78,7 @@ export function mpiJob(launch: Launch, image: string): string {
     `ppr:${ranksPerNode}:node`,
     '--bind-to',
     'none',
+    ...besidePlanes(launch),
   ];
   const job = {
     apiVersion: 'kubeflow.org/v2beta1',
@@ -78,7 +90,7 @@ export function mpiJob(launch: Launch, image: string): string {
       mpiReplicaSpecs: {
         Launcher: {
           replicas: 1,
-          template: container({ command: [...mpirun, 'fathom', ...command, '--threads', `${threads}`] }),
+          template: container({ command: [...mpirun, ...commandWords(launch)] }),
         },
         Worker: {
           replicas: nodes,

@@ -3,9 +3,11 @@ import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { selectBackend } from '../backend/select.js';
 import { UsageError, UserError } from '../errors.js';
+import { bindToPlane } from '../expert/planes/bind.js';
+import { PlaneTransport } from '../expert/planes/transport.js';
 import { Team, type TeamSettings } from '../expert/team.js';
 import { Traffic } from '../expert/traffic.js';
-import { type MpiTransport, openMpi } from '../expert/transport/mpi.js';
+import { openMpi } from '../expert/transport/mpi.js';
 import { nodesOf, type Transport } from '../expert/transport/transport.js';
 import { parseWire, wireName } from '../expert/wire/format.js';
 import { LANES } from '../model/context.js';
@@ -34,7 +36,12 @@ export interface RankOptions {
   digestEvery?: number;
   /** Seconds of silence after which a rank is taken for lost; 15 by default. */
   lostAfter?: number;
+  /** Network interfaces of a host, one on each plane of the network; ranks take them by turns. */
+  planes?: readonly string[];
 }
+
+/** Silence after which a rank is lost where nothing else is said. */
+const LOST_AFTER_SECONDS = 15;
 
 /** What a run over ranks reports beside `TrainResult`. */
 export interface RankedResult extends TrainResult {
@@ -49,9 +56,24 @@ export interface RankedResult extends TrainResult {
   };
 }
 
+/** A transport that names the MPI library behind it. */
+export type LaunchedTransport = Transport & { library: string };
+
 /** Starts MPI for this rank. @throws UserError */
-export function openRanks({ ranksPerNode, lostAfter }: RankOptions): MpiTransport {
-  return openMpi({ perNode: ranksPerNode, silenceSeconds: lostAfter });
+export function openRanks({ ranksPerNode, lostAfter, planes = [] }: RankOptions): LaunchedTransport {
+  const several = planes.length > 1;
+  if (planes.length > 0) bindToPlane(planes);
+  const silenceSeconds = lostAfter ?? LOST_AFTER_SECONDS;
+  const transport = openMpi({ perNode: ranksPerNode, silenceSeconds, planes: several });
+  if (!several) return transport;
+  const onPlane = (text: string) => process.stderr.write(`fathom: ${text}\n`);
+  const options = { planes: planes.length, lostAfterSeconds: silenceSeconds, onPlane };
+  try {
+    return Object.assign(new PlaneTransport(transport, options), { library: transport.library });
+  } catch (error) {
+    transport.close();
+    throw error;
+  }
 }
 
 /**
@@ -60,7 +82,7 @@ export function openRanks({ ranksPerNode, lostAfter }: RankOptions): MpiTranspor
  * @throws on rank 0 UserError or UsageError, on others ReportedError
  */
 export async function trainOnRanks(
-  transport: MpiTransport,
+  transport: LaunchedTransport,
   options: RunOptions & RankOptions,
   ui: Ui,
 ): Promise<RankedResult> {

@@ -141,6 +141,24 @@ export const cases = {
     };
   },
 
+  /**
+   * The case `options.inner` on two planes, the first of which fails between all nodes while the numbers of `options.down`
+   * messages are sent; what was sent on it arrives once it works again. Gives the result and what was seen.
+   */
+  async planes(t, options) {
+    const { PlaneTransport } = await dist('expert/planes/transport.js');
+    const { base, seen } = failing(t, options.down ?? [0, 0]);
+    const told = [];
+    const transport = new PlaneTransport(base, {
+      planes: 2,
+      lostAfterSeconds: 20,
+      onPlane: (text) => told.push(text),
+    });
+    const result = await cases[options.inner](transport, options);
+    transport.close();
+    return { result, told, forwarded: transport.router.forwarded, ...seen };
+  },
+
   /** One byte of rank 1's first message to another node changes on its way; what each rank says. */
   async corrupted(t, options) {
     let struck = false;
@@ -196,6 +214,48 @@ export const cases = {
     return { losses: steps.map((s) => s.loss), norms: steps.map((s) => s.gradientNorm), last: steps.at(-1) };
   },
 };
+
+/** A transport whose ranks with even places lose messages to other nodes, from their `from`th to their `to`th; they come late. */
+function failing(t, [from, to]) {
+  const { perNode } = t.placement;
+  const concerned = (rank) => t.rank % 2 === 0 && Math.floor(rank / perNode) !== Math.floor(t.rank / perNode);
+  const seen = { late: 0 };
+  let sent = 0;
+  const held = [];
+  const down = () => sent >= from && sent < to;
+  const release = () => {
+    while (held.length > 0 && !down()) held.shift()().wait();
+  };
+  const base = Object.create(t, {
+    send: {
+      value: (data, rank, tag) => {
+        if (!concerned(rank)) return t.send(data, rank, tag);
+        const lost = down();
+        sent++;
+        if (!lost) {
+          release();
+          return t.send(data, rank, tag);
+        }
+        seen.late++;
+        const copy = data.slice();
+        held.push(() => t.send(copy, rank, tag));
+        return { done: true, wait: () => 0 };
+      },
+    },
+    // Every look at a link that is down brings its return nearer, as nothing is sent on it meanwhile.
+    silence: {
+      value: (rank) => {
+        if (!concerned(rank)) return 0;
+        // Nothing is told of a link before it has lost something.
+        if (!down() || held.length === 0) return 0;
+        sent++;
+        release();
+        return down() ? 2 : 0;
+      },
+    },
+  });
+  return { base, seen };
+}
 
 // ---- Means of the cases ---------------------------------------------------------------------------------------------
 

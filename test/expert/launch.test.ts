@@ -43,6 +43,17 @@ describe('launch files', () => {
     expect(line.slice(-2)).toEqual(['--threads', '3']);
   });
 
+  it('tell ranks of planes, and mpirun to keep off them', () => {
+    const launch = { ...LAUNCH, planes: ['eth1', 'eth2'] };
+    const line = words(mpirunLine(launch, 'hosts.txt').trimEnd());
+    expect(line.slice(-2)).toEqual(['--planes', 'eth1,eth2']);
+    expect(line[line.indexOf('oob_tcp_if_exclude') + 1]).toBe('eth1,eth2');
+    expect(slurmScript(launch, 1)).toContain('--planes eth1,eth2');
+    const { command } = JSON.parse(mpiJob(launch, 'image:1')).spec.mpiReplicaSpecs.Launcher.template.spec
+      .containers[0];
+    expect(command.slice(-2)).toEqual(['--planes', 'eth1,eth2']);
+  });
+
   it('for Kubernetes are an MPIJob with as many workers', () => {
     const { kind, spec } = JSON.parse(mpiJob(LAUNCH, 'image:1'));
     expect(kind).toBe('MPIJob');

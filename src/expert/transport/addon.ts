@@ -20,6 +20,7 @@ export interface MpiAddon {
     index: number,
     delta: number,
   ): number;
+  listen(comm: number, into: Elements, from: number, tag: number): number;
   broadcast(comm: number, data: Elements, root: number): number;
   barrier(comm: number): number;
   allReduce(comm: number, data: Elements, operation: string): number;
@@ -45,6 +46,11 @@ export interface MpiAddon {
   done(request: number): boolean;
   counterAdd(counter: Int32Array, index: number, delta: number): void;
   counterWait(counter: Int32Array, index: number, target: number): void;
+  counterReach(counter: Int32Array, index: number, target: number, milliseconds: number): boolean;
+  news(): number;
+  awaitNews(since: number, milliseconds: number): void;
+  usePlanes(perNode: number): void;
+  linkSilence(rank: number): number;
   setSilenceLimit(seconds: number): void;
   finish(): void;
   abort(code: number): void;
@@ -76,6 +82,12 @@ export function loadMpiAddon(): MpiAddon {
 /** This process's rank of that job, before MPI is started. */
 export const launchedRank = (environment: NodeJS.ProcessEnv = process.env): number =>
   Number(environment.OMPI_COMM_WORLD_RANK ?? environment.PMI_RANK ?? environment.SLURM_PROCID ?? 0);
+
+/** This process's place among the ranks of its host, before MPI is started. */
+export const launchedPlace = (environment: NodeJS.ProcessEnv = process.env): number =>
+  Number(
+    environment.OMPI_COMM_WORLD_LOCAL_RANK ?? environment.MPI_LOCALRANKID ?? environment.SLURM_LOCALID ?? 0,
+  );
 
 /** Ranks of the job that started this process, by what Open MPI, MPICH or Slurm put into the environment; 1 without any. */
 export function launchedRanks(environment: NodeJS.ProcessEnv = process.env): number {

@@ -8,7 +8,7 @@ import {
   type Pending,
   type Placement,
   type SharedMemory,
-  type Transport,
+  type WatchedTransport,
 } from './transport.js';
 
 export interface MpiOptions {
@@ -16,6 +16,8 @@ export interface MpiOptions {
   perNode?: number | undefined;
   /** Seconds of silence after which a rank is taken for lost; 15 by default. */
   silenceSeconds?: number | undefined;
+  /** Whether ranks with one place in their nodes have a plane of the network for themselves (`planes/transport.ts`). */
+  planes?: boolean | undefined;
 }
 
 const WORLD = 0;
@@ -33,6 +35,7 @@ export function openMpi(options: MpiOptions = {}): MpiTransport {
     addon.finish();
     throw rank === 0 ? error : new ReportedError((error as Error).message);
   }
+  if (options.planes) addon.usePlanes(perNode);
   return new MpiTransport(addon, rank, { size, perNode, hosts }, library);
 }
 
@@ -65,7 +68,7 @@ function named<T>(call: () => T): T {
   }
 }
 
-export class MpiTransport implements Transport {
+export class MpiTransport implements WatchedTransport {
   readonly kind = 'mpi';
   readonly world: Group;
   /** Communicators of neighbours that share memory, by their number. */
@@ -111,6 +114,22 @@ export class MpiTransport implements Transport {
     const { array, index } = (arrived as MpiCounter | undefined) ?? { array: undefined, index: 0 };
     const start = () => this.addon.receive(WORLD, into, from, tag, array, index, 1);
     return new MpiPending(this.addon, start, into);
+  }
+
+  listen(into: Uint8Array, from: number, tag: number): Pending {
+    return new MpiPending(this.addon, () => this.addon.listen(WORLD, into, from, tag), into);
+  }
+
+  news(): number {
+    return this.addon.news();
+  }
+
+  awaitNews(since: number, milliseconds: number): void {
+    named(() => this.addon.awaitNews(since, milliseconds));
+  }
+
+  silence(rank: number): number {
+    return this.addon.linkSilence(rank);
   }
 
   close(): void {
@@ -164,6 +183,10 @@ class MpiCounter implements Counter {
 
   wait(target: number): void {
     named(() => this.addon.counterWait(this.array, this.index, target));
+  }
+
+  reach(target: number, milliseconds: number): boolean {
+    return named(() => this.addon.counterReach(this.array, this.index, target, milliseconds));
   }
 }
 

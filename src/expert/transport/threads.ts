@@ -8,7 +8,7 @@ import {
   type Pending,
   type Placement,
   type SharedMemory,
-  type Transport,
+  type WatchedTransport,
 } from './transport.js';
 
 /** What one thread needs to be a rank; see `connectThreads`. */
@@ -52,7 +52,7 @@ export function connectThreads(size: number, perNode: number): ThreadEnd[] {
 }
 
 /** Ranks as threads: messages are copied into shared memory and posted, so that a send is done at once. */
-export class ThreadTransport implements Transport {
+export class ThreadTransport implements WatchedTransport {
   readonly kind = 'threads';
   readonly rank: number;
   readonly placement: Placement;
@@ -99,6 +99,22 @@ export class ThreadTransport implements Transport {
     return this.expect(into, from, `message${tag}`, arrived);
   }
 
+  listen(into: Uint8Array, from: number, tag: number): Pending {
+    return this.expect(into, from, `message${tag}`);
+  }
+
+  news(): number {
+    return Atomics.load(this.posted, this.rank);
+  }
+
+  awaitNews(since: number, milliseconds: number): void {
+    Atomics.wait(this.posted, this.rank, since, milliseconds);
+  }
+
+  silence(_rank: number): number {
+    return 0;
+  }
+
   close(): void {
     for (const port of this.end.ports) port?.close();
   }
@@ -114,14 +130,20 @@ export class ThreadTransport implements Transport {
     this.post(to, tag, copy);
   }
 
-  /** A receive that is carried out when it is waited for. */
+  /** A receive that is carried out when it is waited for, or found there. */
   expect(into: Elements, from: number, tag: string, arrived?: Counter): Pending {
-    return once(() => {
+    const take = () => {
       const data = this.take(from, tag);
       new Uint8Array(into.buffer, into.byteOffset, into.byteLength).set(data);
       arrived?.add(1);
       return data.length;
-    });
+    };
+    return once(take, () => this.has(from, tag));
+  }
+
+  private has(from: number, tag: string): boolean {
+    this.collect();
+    return (this.letters.get(`${from}/${tag}`)?.length ?? 0) > 0;
   }
 
   private post(to: number, tag: string, data: Uint8Array): void {
@@ -177,10 +199,14 @@ class ThreadCounter implements Counter {
   }
 
   wait(target: number): void {
+    this.reach(target, Number.POSITIVE_INFINITY);
+  }
+
+  reach(target: number, milliseconds: number): boolean {
     for (;;) {
       const seen = Atomics.load(this.counters, this.index);
-      if (((seen - target) | 0) >= 0) return;
-      Atomics.wait(this.counters, this.index, seen);
+      if (((seen - target) | 0) >= 0) return true;
+      if (Atomics.wait(this.counters, this.index, seen, milliseconds) === 'timed-out') return false;
     }
   }
 }
@@ -284,7 +310,8 @@ class ThreadGroup implements Group {
       at += counts[i]!;
       return this.transport.expect(part, member, tag);
     });
-    return after({ done: false, wait: () => receives.reduce((sum, r) => sum + r.wait(), 0) }, () => {});
+    const wait = () => receives.reduce((sum, r) => sum + r.wait(), 0);
+    return once(wait, () => receives.every((receive) => receive.done));
   }
 
   private nextTag(): string {
@@ -313,23 +340,31 @@ function reduce(
 }
 
 /** `first`, then `finish`, once. */
-const after = (first: Pending, finish: () => void): Pending =>
-  once(() => {
+const after = (first: Pending, finish: () => void): Pending => {
+  const run = () => {
     const bytes = first.wait();
     finish();
     return bytes;
-  });
+  };
+  return once(run, () => first.done);
+};
 
-/** Carries `run` out when it is waited for, once. @param run gives the bytes received */
-function once(run: () => number): Pending {
+/**
+ * Carries `run` out once, when it is waited for or would not block.
+ * @param run gives the bytes received
+ * @param ready whether it would not block
+ */
+function once(run: () => number, ready: () => boolean): Pending {
   let bytes: number | undefined;
+  const wait = () => {
+    bytes ??= run();
+    return bytes;
+  };
   return {
+    wait,
     get done() {
+      if (bytes === undefined && ready()) wait();
       return bytes !== undefined;
-    },
-    wait: () => {
-      bytes ??= run();
-      return bytes;
     },
   };
 }

@@ -33,6 +33,8 @@ export interface Counter {
   add(delta: number): void;
   /** Blocks until it has reached `target`. @throws UserError */
   wait(target: number): void;
+  /** Blocks for so long at most. @returns whether it has reached `target` @throws UserError */
+  reach(target: number, milliseconds: number): boolean;
 }
 
 /** Memory that ranks of a node share: one piece each, one after the other. */
@@ -95,6 +97,18 @@ export interface Transport {
   close(): void;
   /** Ends all ranks at once. */
   abort(code: number): void;
+}
+
+/** A transport whose ranks may look after something else while they wait. */
+export interface WatchedTransport extends Transport {
+  /** A receive that nobody may ever match, in which case it ends with the run. */
+  listen(into: Uint8Array, from: number, tag: number): Pending;
+  /** Grows with everything that is done. */
+  news(): number;
+  /** Blocks until `news` exceeds `since`, for so long at most. @throws UserError naming the ranks that are lost */
+  awaitNews(since: number, milliseconds: number): void;
+  /** Seconds since this rank or `rank` last heard the other straight, by no other rank. */
+  silence(rank: number): number;
 }
 
 /** What is already done. */
