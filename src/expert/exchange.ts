@@ -88,7 +88,7 @@ class Journey implements ExpertJourney {
     trip.receiveRows(dy);
     const dout = tape.alloc(rows.shape, rows.dtype);
     const dweights = Tensor.zeros([count, 1], 'f32');
-    const inPlace = Tensor.i32(Int32Array.from({ length: count }, (_, r) => r)).reshape([count, 1]);
+    const inPlace = Tensor.i32(new Int32Array(count).map((_, r) => r)).reshape([count, 1]);
     const weights = new Tensor([count, 1], 'f32', trip.plan.weights);
     tape.backend.unpermuteBackward(dy, out, inPlace, weights, dout, dweights);
     this.dweights = dweights.data as Float32Array;

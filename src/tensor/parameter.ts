@@ -28,6 +28,12 @@ export class Parameter {
     return this.accumulator!;
   }
 
+  /** Lets the gradient lie in `memory`, as many elements as the value has. */
+  keepGradientIn(memory: Float32Array): void {
+    this.accumulator = new Tensor(this.value.shape, 'f32', memory);
+    this.isClear = true;
+  }
+
   /** Lets `write` add to the gradient; where `overwrite`, what it finds is void and it writes instead. */
   addGradient(write: (accumulator: Tensor, overwrite: boolean) => void): void {
     this.accumulator ??= allocate(this.backend, this.value.shape, 'f32');

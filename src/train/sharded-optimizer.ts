@@ -1,12 +1,11 @@
+import type { Team } from '../expert/team.js';
 import type { Group } from '../expert/transport/transport.js';
 import type { Backend } from '../tensor/backend.js';
 import { allocate, type Parameter } from '../tensor/parameter.js';
 import { Tensor } from '../tensor/tensor.js';
 import type { TrainConfig } from './config.js';
 import { type GradientNorm, type Segment, type StepOptimizer, stepOf } from './optimizer.js';
-
-/** Elements at which shards are cut: whole cache lines. */
-const ALIGNMENT = 16;
+import { aligned, neighboursOf, Shards } from './shards.js';
 
 /**
  * ZeRO stage 1 [arXiv 1910.02054]: AdamW whose moments are spread over the ranks that hold the same parameters. Gradients are
@@ -15,25 +14,21 @@ const ALIGNMENT = 16;
  */
 export class ShardedOptimizer implements StepOptimizer {
   private readonly families: Family[];
+  private readonly world: Group;
 
-  /** @param groups ranks that hold a parameter, by whether it is one of the routed experts' */
   constructor(
     private readonly backend: Backend,
     parameters: ReadonlyMap<string, Parameter>,
     private readonly config: TrainConfig,
     momentType: 'f32' | 'bf16',
-    private readonly world: Group,
-    replicas: Group,
+    team: Team,
   ) {
+    this.world = team.world;
     const all = [...parameters.values()];
+    const [common, experts] = [all.filter((p) => !isExpert(p)), all.filter(isExpert)];
     this.families = [
-      new Family(
-        backend,
-        all.filter((p) => !isExpert(p)),
-        momentType,
-        world,
-      ),
-      new Family(backend, all.filter(isExpert), momentType, replicas),
+      new Family(backend, common, momentType, shardsOfAll(backend, common, team)),
+      new Family(backend, experts, momentType, shardsOf(backend, experts, team.replicas)),
     ];
   }
 
@@ -85,92 +80,95 @@ export const isExpert = ({ value }: Parameter): boolean => value.shape.length ==
 const slice = (t: Tensor, from: number, to: number): Tensor =>
   new Tensor([to - from], t.dtype, t.data.subarray(from, to) as Float32Array);
 
-/** Parameters that the ranks of one group hold, cut into one shard for each as if they lay one after the other. */
+/** Elements of parameters, each beginning a cache line. */
+const sizeOf = (parameters: readonly Parameter[]): number =>
+  parameters.reduce((n, { value }) => n + aligned(value.size), 0);
+
+/** Shards of what all ranks hold; collective. */
+function shardsOfAll(backend: Backend, parameters: readonly Parameter[], team: Team): Shards | undefined {
+  if (team.size === 1) return undefined;
+  const elements = sizeOf(parameters);
+  const { transport } = team;
+  const column = transport.split(transport.rank % transport.placement.perNode);
+  return new Shards(elements, column, neighboursOf(transport, elements), (bytes) => backend.allocate(bytes));
+}
+
+/** Shards of what a group holds. */
+function shardsOf(backend: Backend, parameters: readonly Parameter[], group: Group): Shards | undefined {
+  if (group.members.length === 1) return undefined;
+  return new Shards(sizeOf(parameters), group, undefined, (bytes) => backend.allocate(bytes));
+}
+
+/** Parameters that the same ranks hold, cut into one shard for each as if they lay one after the other; undefined for a rank alone. */
 class Family {
-  readonly segments: Segment[];
-  /** Elements of each rank's shard, and where this rank's begins. */
-  private readonly counts: number[];
-  private readonly begin: number;
-  /** All elements, on their way to the others; this rank's shard of the sums. Neither is needed by a rank alone. */
-  private readonly staging: Float32Array;
-  private readonly shard: Float32Array;
+  readonly segments: Segment[] = [];
+  /** First element of each parameter. */
+  private readonly starts: number[] = [];
 
   constructor(
-    backend: Backend,
+    private readonly backend: Backend,
     readonly parameters: readonly Parameter[],
     momentType: 'f32' | 'bf16',
-    private readonly group: Group,
+    private readonly shards: Shards | undefined,
   ) {
-    const ranks = group.members.length;
-    const total = parameters.reduce((n, p) => n + p.value.size, 0);
-    const width = Math.ceil(total / ranks / ALIGNMENT) * ALIGNMENT;
-    this.counts = group.members.map((_, i) => Math.max(0, Math.min(width, total - i * width)));
-    this.begin = Math.min(group.index * width, total);
-    const shared = ranks > 1;
-    this.staging = new Float32Array(backend.allocate(shared ? 4 * total : 0));
-    this.shard = new Float32Array(backend.allocate(shared ? 4 * this.counts[group.index]! : 0));
-    this.segments = this.ownSegments(backend, momentType);
+    let at = 0;
+    for (const parameter of parameters) {
+      this.starts.push(at);
+      const { size } = parameter.value;
+      const from = Math.max(0, (shards?.begin ?? 0) - at);
+      const to = Math.min(size, (shards?.end ?? Number.POSITIVE_INFINITY) - at);
+      if (from < to) this.segments.push({ parameter, from, to, ...moments(backend, to - from, momentType) });
+      if (shards) parameter.keepGradientIn(shards.own.subarray(at, at + size));
+      at += aligned(size);
+    }
   }
 
   /** Sums of gradients to the ranks that update with them. */
   reduce(): void {
-    if (this.group.members.length === 1) return;
-    this.each((p, at) => this.staging.set(p.gradient().data as Float32Array, at));
-    this.group.reduceScatter(this.staging, this.shard, this.counts).wait();
+    for (const p of this.parameters) p.gradient();
+    this.shards?.sum((sum, addend) => {
+      const [to, from] = [flat(sum), flat(addend)];
+      this.backend.add(to, from, to);
+    });
   }
 
   /** Summed gradient of a segment. */
   gradientOf({ parameter, from, to }: Segment): Tensor {
-    if (this.group.members.length === 1) return slice(parameter.gradient(), from, to);
-    const at = this.placeOf(parameter) + from - this.begin;
-    return new Tensor([to - from], 'f32', this.shard.subarray(at, at + to - from));
+    return slice(parameter.gradient(), from, to);
   }
 
   /** New values to all ranks. */
   spread(): void {
-    if (this.group.members.length > 1) {
+    const { shards } = this;
+    if (shards) {
       for (const { parameter, from, to } of this.segments) {
-        const at = this.placeOf(parameter) + from - this.begin;
-        this.shard.set(parameter.value.data.subarray(from, to) as Float32Array, at);
+        const values = parameter.value.data.subarray(from, to) as Float32Array;
+        (parameter.gradient().data as Float32Array).set(values, from);
       }
-      this.group.allGather(this.shard, this.staging, this.counts).wait();
-      this.each((p, at) => (p.value.data as Float32Array).set(this.staging.subarray(at, at + p.value.size)));
+      shards.spread((values, from) => this.take(values, from));
     }
     for (const p of this.parameters) p.valueChanged();
   }
 
-  private ownSegments(backend: Backend, momentType: 'f32' | 'bf16'): Segment[] {
-    const end = this.begin + this.counts[this.group.index]!;
-    const segments: Segment[] = [];
-    this.each((parameter, at) => {
-      const from = Math.max(0, this.begin - at);
-      const to = Math.min(parameter.value.size, end - at);
+  /** Values of the elements from `begin` on. */
+  private take(values: Float32Array, begin: number): void {
+    this.parameters.forEach(({ value }, i) => {
+      const start = this.starts[i]!;
+      const from = Math.max(begin, start);
+      const to = Math.min(begin + values.length, start + value.size);
       if (from >= to) return;
-      const [m, v] = [0, 1].map(() => {
-        const moment = allocate(backend, [to - from], momentType);
-        backend.fill(moment, 0);
-        return moment;
-      }) as [Tensor, Tensor];
-      segments.push({ parameter, from, to, m, v });
+      (value.data as Float32Array).set(values.subarray(from - begin, to - begin), from - start);
     });
-    return segments;
   }
+}
 
-  private placeOf(parameter: Parameter): number {
-    let at = 0;
-    for (const p of this.parameters) {
-      if (p === parameter) return at;
-      at += p.value.size;
-    }
-    throw new Error(`${parameter.name} is not of this family`);
-  }
+const flat = (values: Float32Array): Tensor => new Tensor([values.length], 'f32', values);
 
-  /** Calls `visit` with each parameter and its place among all elements. */
-  private each(visit: (parameter: Parameter, at: number) => void): void {
-    let at = 0;
-    for (const p of this.parameters) {
-      visit(p, at);
-      at += p.value.size;
-    }
-  }
+function moments(backend: Backend, size: number, type: 'f32' | 'bf16'): { m: Tensor; v: Tensor } {
+  const [m, v] = [0, 1].map(() => {
+    const moment = allocate(backend, [size], type);
+    backend.fill(moment, 0);
+    return moment;
+  }) as [Tensor, Tensor];
+  return { m, v };
 }

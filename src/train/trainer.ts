@@ -65,7 +65,7 @@ export class Trainer {
     const moments = this.recipe.moments === 'bf16' ? 'bf16' : 'f32';
     const { parameters } = this.model;
     this.optimizer = team
-      ? new ShardedOptimizer(backend, parameters, config, moments, team.world, team.replicas)
+      ? new ShardedOptimizer(backend, parameters, config, moments, team)
       : new Optimizer(backend, parameters, config, moments);
     // Of rows that come from other ranks there are never as many.
     this.pool = new Pool(backend, team ? 'quarters' : 'pages');
