@@ -26,8 +26,8 @@ export class Shards {
   readonly begin: number;
   readonly end: number;
   private readonly width: number;
-  /** For messages: a shard of this rank's, and sizes of the shards of its column. */
-  private readonly shard: Float32Array;
+  /** Messages of the column: this rank's shard of each of its ranks; sizes of the shards. */
+  private readonly arrived: Float32Array;
   private readonly counts: number[];
   private meetings = 0;
 
@@ -48,18 +48,22 @@ export class Shards {
     this.begin = this.startOf(local, column.index);
     this.end = this.startOf(local, column.index + 1);
     this.own = neighbours ? this.pieceOf(local) : new Float32Array(allocate(4 * elements));
-    this.shard = new Float32Array(nodes > 1 ? this.end - this.begin : 0);
+    this.arrived = new Float32Array(nodes > 1 ? nodes * (this.end - this.begin) : 0);
   }
 
   /** Adds up this rank's shard over all ranks; collective. */
   sum(add: (sum: Float32Array, addend: Float32Array) => void): void {
-    const { column, own, shard, begin } = this;
+    const { column, own, arrived, counts, begin, end } = this;
     const [from, to] = this.bounds;
     this.meet();
     for (const place of this.others) add(own.subarray(from, to), this.pieceOf(place).subarray(from, to));
     if (column.members.length === 1) return;
-    column.reduceScatter(own.subarray(from, to), shard, this.counts).wait();
-    own.set(shard, begin);
+    // Each sends the others their shards: MPI's own reduce-scatter sends everything to one rank first.
+    const size = end - begin;
+    column.allToAll(own.subarray(from, to), counts, arrived, Array(counts.length).fill(size)).wait();
+    const sum = own.subarray(begin, end).fill(0);
+    for (let node = 0; node < counts.length; node++)
+      add(sum, arrived.subarray(node * size, (node + 1) * size));
   }
 
   /**
@@ -67,9 +71,10 @@ export class Shards {
    * @param read is shown those of the other shards, which begin at element `from`
    */
   spread(read: (values: Float32Array, from: number) => void): void {
-    const { column, own, shard, begin, end } = this;
+    const { column, own, arrived, begin, end } = this;
     const [from, to] = this.bounds;
     if (column.members.length > 1) {
+      const shard = arrived.subarray(0, end - begin);
       shard.set(own.subarray(begin, end));
       column.allGather(shard, own.subarray(from, to), this.counts).wait();
     }
