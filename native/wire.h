@@ -140,75 +140,130 @@ struct LogFmtTiles {
 
 // ---- Decoding ------------------------------------------------------------------------------------------------------------
 
-/// One tile of a format that is not LogFMT to 128 floats.
-inline void decode_tile(const uint8_t* from, const WireRow& row, int64_t count, float* out) {
+/// 128 codes of an 8-bit format, times their scale.
+template <int F, class T>
+FATHOM_INLINE void decode_bytes(const uint8_t* codes, float scale, T* out) {
+#pragma GCC unroll 4
+  for (int i = 0; i < kWireTile; i += 32) {
+    f32x16 values[2];
+    decode_line<F>(codes + i, values);
+    store(out + i, values[0] * scale);
+    store(out + i + 16, values[1] * scale);
+  }
+}
+
+/// One tile of a format that is not LogFMT.
+template <class T>
+inline void decode_tile(const uint8_t* from, const WireRow& row, int64_t count, T* out) {
   if (row.format == kF32 || row.format == kBf16) {
-    for (int64_t i = 0; i < count; i += 16) {
-      if (row.format == kF32) store(out + i, load(reinterpret_cast<const float*>(from) + i, count - i), count - i);
-      else store(out + i, load(reinterpret_cast<const bf16*>(from) + i, count - i), count - i);
-    }
+    each16(count, [&](int64_t i, auto n) {
+      if (row.format == kF32) store(out + i, load(reinterpret_cast<const float*>(from) + i, n), n);
+      else store(out + i, load(reinterpret_cast<const bf16*>(from) + i, n), n);
+    });
     return;
   }
   float scale;
   std::memcpy(&scale, from, kScaleBytes);
-  if (row.format == kE4m3) {
-    for (int64_t i = 0; i < count; i += 16) store(out + i, load_codes<kE4m3>(from + kScaleBytes, i, count - i) * scale, count - i);
-  } else if (row.format == kE5m2) {
-    for (int64_t i = 0; i < count; i += 16) store(out + i, load_codes<kE5m2>(from + kScaleBytes, i, count - i) * scale, count - i);
-  } else {
-    alignas(64) uint8_t packed[kWireTile * 12 / 8 + kBeyond] = {};
-    alignas(64) uint16_t codes[kWireTile];
-    std::memcpy(packed, from + kScaleBytes, static_cast<size_t>((count * 12 + 7) / 8));
-    unpack_tile(packed, 12, codes);
-    for (int64_t i = 0; i < count; ++i) out[i] = e5m6_value(codes[i]) * scale;
+  const uint8_t* codes = from + kScaleBytes;
+  if (row.format != kE5m6) {
+    with_narrow(row.format, [&](auto tag) {
+      constexpr int F = decltype(tag)::value;
+      if constexpr (F != kE5m6) {
+        if (count == kWireTile) return decode_bytes<F>(codes, scale, out);
+        each16(count, [&](int64_t i, auto n) { store(out + i, load_codes<F>(codes, i, n) * scale, n); });
+      }
+    });
+    return;
   }
+  alignas(64) uint8_t packed[kWireTile * 12 / 8 + kBeyond] = {};
+  alignas(64) uint16_t narrow[kWireTile];
+  std::memcpy(packed, codes, static_cast<size_t>((count * 12 + 7) / 8));
+  unpack_tile(packed, 12, narrow);
+  for (int64_t i = 0; i < count; ++i) out[i] = from_f32<T>(e5m6_value(narrow[i]) * scale);
 }
 
-/// Up to eight tiles of LogFMT to floats; a damaged header gives NaN.
-inline void decode_logfmt(const uint8_t* const* from, const int64_t* counts, int held, const WireRow& row, float (*out)[kWireTile]) {
-  alignas(64) static thread_local uint8_t staged[kGroup][kLogFmtHeaderBytes + 2 * kWireTile + kBeyond];
-  const uint8_t* tiles[kGroup];
-  float* to[kGroup];
+/// Tiles of LogFMT on their way out, up to eight side by side; a damaged header gives NaN.
+template <class T>
+struct LogFmtReader {
+  const WireRow& row;
+  T* to[kGroup];
+  int64_t counts[kGroup];
   bool sane[kGroup];
-  for (int i = 0; i < held; ++i) {
-    std::memcpy(staged[i], from[i], static_cast<size_t>(row.tile_bytes(counts[i])));
-    sane[i] = sane_header(staged[i]);
-    if (!sane[i]) std::memset(staged[i], 0, kLogFmtHeaderBytes);
-    tiles[i] = staged[i];
-    to[i] = out[i];
-  }
-  decode_group(tiles, to, held, row.bits());
-  for (int i = 0; i < held; ++i) {
-    if (!sane[i]) std::fill_n(out[i], kWireTile, std::numeric_limits<float>::quiet_NaN());
-  }
-}
-
-/// Calls visit(row, column, values, count) for every tile of the rows at[0 .. rows), row by row.
-template <class Visit>
-void decode_rows(const uint8_t* const* at, int64_t rows, const WireRow& row, const Visit& visit) {
-  alignas(64) float values[kGroup][kWireTile];
-  const uint8_t* from[kGroup];
-  int64_t counts[kGroup], which[kGroup], column[kGroup];
   int held = 0;
-  const auto flush = [&] {
-    if (row.is_logfmt()) decode_logfmt(from, counts, held, row, values);
+  alignas(64) uint8_t wire[kGroup][kLogFmtHeaderBytes + 2 * kWireTile + kBeyond];
+  alignas(64) T tails[kGroup][kWireTile];
+
+  explicit LogFmtReader(const WireRow& r) : row(r) {}
+
+  void add(const uint8_t* from, int64_t count, T* out) {
+    std::memcpy(wire[held], from, static_cast<size_t>(row.tile_bytes(count)));
+    sane[held] = sane_header(wire[held]);
+    if (!sane[held]) std::memset(wire[held], 0, kLogFmtHeaderBytes);
+    counts[held] = count;
+    to[held++] = out;
+    if (held == kGroup) flush();
+  }
+
+  void flush() {
+    const uint8_t* tiles[kGroup];
+    T* targets[kGroup];
     for (int i = 0; i < held; ++i) {
-      if (!row.is_logfmt()) decode_tile(from[i], row, counts[i], values[i]);
-      visit(which[i], column[i], values[i], counts[i]);
+      tiles[i] = wire[i];
+      targets[i] = counts[i] < kWireTile ? tails[i] : to[i];
+    }
+    decode_group(tiles, targets, held, row.bits());
+    for (int i = 0; i < held; ++i) {
+      if (!sane[i]) std::fill_n(to[i], counts[i], from_f32<T>(std::numeric_limits<float>::quiet_NaN()));
+      else if (counts[i] < kWireTile) std::copy_n(tails[i], counts[i], to[i]);
     }
     held = 0;
-  };
-  for (int64_t r = 0; r < rows; ++r) {
+  }
+};
+
+/// Rows to values; those of LogFMT are there after `flush`.
+template <class T>
+struct RowReader {
+  WireRow row;
+  LogFmtReader<T> logfmt;
+
+  explicit RowReader(const WireRow& r) : row(r), logfmt(row) {}
+
+  void read(const uint8_t* from, T* out) {
     for (int64_t tile = 0; tile < row.tiles(); ++tile) {
-      from[held] = at[r] + row.tile_start(tile);
-      counts[held] = row.count(tile);
-      which[held] = r;
-      column[held++] = tile * kWireTile;
-      if (held == kGroup) flush();
+      const uint8_t* at = from + row.tile_start(tile);
+      T* values = out + tile * kWireTile;
+      if (row.is_logfmt()) logfmt.add(at, row.count(tile), values);
+      else decode_tile(at, row, row.count(tile), values);
     }
   }
-  flush();
-}
+
+  void flush() {
+    if (logfmt.held) logfmt.flush();
+  }
+};
+
+/// Values to rows; those of LogFMT are there after `flush`, and their values must stay until then.
+template <class T>
+struct RowWriter {
+  WireRow row;
+  bool pow2;
+  LogFmtTiles<T> logfmt;
+
+  RowWriter(const WireRow& r, bool powers) : row(r), pow2(powers), logfmt(row) {}
+
+  void write(const T* values, uint8_t* to) {
+    for (int64_t tile = 0; tile < row.tiles(); ++tile) {
+      uint8_t* out = to + row.tile_start(tile);
+      const T* from = values + tile * kWireTile;
+      if (row.is_logfmt()) logfmt.add(from, row.count(tile), out);
+      else encode_tile(from, row, pow2, row.count(tile), out);
+    }
+  }
+
+  void flush() {
+    if (logfmt.held) logfmt.flush();
+  }
+};
 
 }  // namespace FATHOM_ISA_NS
 }  // namespace fathom

@@ -1,9 +1,9 @@
-import { Tensor } from '../tensor/tensor.js';
+import type { Tensor } from '../tensor/tensor.js';
 import type { Channel } from './channel.js';
 import { Message, messageBytes } from './inbox.js';
 import type { Contributions, ReceivePlan, SendPlan } from './plan.js';
 import type { Pending } from './transport/transport.js';
-import type { Summands } from './wire/kernels.js';
+import { placesFrom, type Summands } from './wire/kernels.js';
 
 /** The way back [ISCA §4.3]: results are summed over a node's experts before they leave it. */
 
@@ -14,23 +14,29 @@ export function reservePartials(channel: Channel, { partials }: ReceivePlan): vo
 }
 
 /**
- * Sums of rows [R, D], weighted where `weights` are given, to the node's memory, and tells the node.
+ * Sums of rows [R, D] to the node's memory, and tells the node.
+ * @param weighted whether rows are multiplied with their weights first
  * @param gradients f32 [R] of the weights
  */
 export function writePartials(
   channel: Channel,
   plan: ReceivePlan,
   rows: Tensor,
-  weights: Float32Array | undefined,
+  weighted: boolean,
   gradients: Float32Array | undefined,
 ): void {
   const { memory, layout, partialBytes, traffic } = channel;
-  const { bounds, members } = plan;
-  const start = memory.partialsAt(layout.local);
-  const places = new Int32Array(bounds.length - 1).map((_, p) => (start + p * partialBytes) / 4);
-  const ofMembers = weights && Float32Array.from(members, (r) => weights[r]!);
+  const { bounds, members, memberWeights } = plan;
+  const places = placesFrom(memory.partialsAt(layout.local), partialBytes, bounds.length - 1);
   traffic.timed('codecSeconds', () =>
-    channel.kernels.partial(rows, members, ofMembers, bounds, memory.partialBase, places),
+    channel.kernels.partial(
+      rows,
+      members,
+      weighted ? memberWeights : undefined,
+      bounds,
+      memory.partialBase,
+      places,
+    ),
   );
   if (gradients) writeGradients(channel, plan, gradients);
   memory.summed.add(1);
@@ -66,9 +72,15 @@ export function awaitPartials({ traffic, memory, layout, serial }: Channel): voi
 /** Where the partial sums are that `contributions` names. */
 function summands(channel: Channel, { bounds, rank, partial }: Contributions): Summands {
   const { memory, layout, partialBytes, partialFormat, traffic } = channel;
-  const starts = Array.from({ length: layout.perNode }, (_, local) => memory.partialsAt(local));
-  const places = rank.map((local, i) => (starts[local]! + partial[i]! * partialBytes) / 4);
-  traffic.withinPayloadBytes += rank.filter((local) => local !== layout.local).length * partialBytes;
+  const starts = Int32Array.from({ length: layout.perNode }, (_, local) => memory.partialsAt(local));
+  const places = new Int32Array(rank.length);
+  let others = 0;
+  for (let i = 0; i < places.length; i++) {
+    const local = rank[i]!;
+    places[i] = (starts[local]! + partial[i]! * partialBytes) / 4;
+    if (local !== layout.local) others++;
+  }
+  traffic.withinPayloadBytes += others * partialBytes;
   return { base: memory.partialBase, format: partialFormat, bounds, places };
 }
 
@@ -87,12 +99,9 @@ export function sendReturns(
     const count = wanted.bounds.length - 1;
     const message = new Message(channel.buffer(`back to ${node}`, messageBytes(shape, count)), shape);
     message.begin(count, channel.serial);
-    const sums = channel.buffer('sums', 4 * count * hidden);
-    const values = new Tensor([count, hidden], 'f32', new Float32Array(sums.buffer, 0, count * hidden));
-    const places = new Int32Array(count).map((_, r) => message.rowAt(r) / 4);
+    const places = placesFrom(message.rowAt(0), shape.rowBytes, count);
     channel.traffic.timed('codecSeconds', () => {
-      channel.kernels.sum(summands(channel, wanted), undefined, values);
-      channel.kernels.encode(values, undefined, channel.wire.combine, false, message.bytes, places);
+      channel.kernels.sumTo(summands(channel, wanted), hidden, channel.wire.combine, message.bytes, places);
     });
     if (gradients) addGradients(channel, plan, wanted, message.tail().fill(0));
     if (channel.checksums) message.seal();
@@ -160,10 +169,9 @@ export function sumResults(
 
 /** Bounds over a list of tokens [n] as bounds over all T tokens. */
 function spread(list: Summands, tokens: Int32Array, count: number): Summands {
+  if (tokens.length === count) return list;
   const bounds = new Int32Array(count + 1);
-  tokens.forEach((token, r) => {
-    bounds[token + 1] = list.bounds[r + 1]! - list.bounds[r]!;
-  });
+  for (let r = 0; r < tokens.length; r++) bounds[tokens[r]! + 1] = list.bounds[r + 1]! - list.bounds[r]!;
   for (let t = 0; t < count; t++) bounds[t + 1]! += bounds[t]!;
   return { ...list, bounds };
 }
@@ -180,12 +188,11 @@ function returned(channel: Channel, sent: SendPlan, messages: readonly Message[]
   for (let t = 0; t < count; t++) bounds[t + 1]! += bounds[t]!;
   const next = bounds.slice();
   const places = new Int32Array(bounds[count]!);
-  messages.forEach((message, i) => {
-    const start = message.bytes.byteOffset - base.byteOffset;
-    lists[i]!.forEach((token, r) => {
-      places[next[token]!++] = (start + message.rowAt(r)) / 4;
-    });
-  });
+  for (const [i, tokens] of lists.entries()) {
+    const { bytes, shape } = messages[i]!;
+    const start = bytes.byteOffset - base.byteOffset + messages[i]!.rowAt(0);
+    for (let r = 0; r < tokens.length; r++) places[next[tokens[r]!]!++] = (start + r * shape.rowBytes) / 4;
+  }
   return { base, format: channel.wire.combine, bounds, places };
 }
 

@@ -3,6 +3,7 @@ import type { Channel } from './channel.js';
 import { Message, messageBytes } from './inbox.js';
 import type { Arrival, ReceivePlan, SendPlan } from './plan.js';
 import type { Pending } from './transport/transport.js';
+import { placesFrom } from './wire/kernels.js';
 
 /** The way to the experts [ISCA §4.3]: once to each node, there through shared memory to each rank. */
 
@@ -48,7 +49,7 @@ function fill(
 ): void {
   message.begin(tokens.length, channel.serial);
   if (choices) message.putChoices(tokens, sent.ids, sent.weights);
-  const places = tokens.map((_, r) => message.rowAt(r) / 4);
+  const places = placesFrom(message.rowAt(0), message.shape.rowBytes, tokens.length);
   channel.traffic.timed('codecSeconds', () =>
     channel.kernels.encode(x, tokens, channel.wire.dispatch, true, message.bytes, places),
   );
@@ -71,13 +72,12 @@ function inboxOf(channel: Channel, local: number, node: number, choices: boolean
   return new Message(channel.memory.inbox(local, node), channel.dispatchShape(choices));
 }
 
-/** Copies of the choices in all inboxes of the node, by source. */
+/** The choices in all inboxes of the node, by source, where they are: until this rank's results are on their way. */
 export function readArrivals(channel: Channel): Arrival[] {
   const { layout } = channel;
   return Array.from({ length: layout.size }, (_, source) => {
     const [node, local] = [Math.floor(source / layout.perNode), source % layout.perNode];
-    const { count, ids, weights } = inboxOf(channel, local, node, true).choices();
-    return { count, ids: ids.slice(), weights: weights.slice() };
+    return inboxOf(channel, local, node, true).choices();
   });
 }
 
@@ -85,22 +85,15 @@ export function readArrivals(channel: Channel): Arrival[] {
 export function readRows(channel: Channel, plan: ReceivePlan, choices: boolean, out: Tensor): void {
   const { layout, memory, traffic } = channel;
   const { rowBytes } = channel.dispatchShape(choices);
-  const starts = Array.from({ length: layout.size }, (_, source) => {
+  const starts = Int32Array.from({ length: layout.size }, (_, source) => {
     const [node, local] = [Math.floor(source / layout.perNode), source % layout.perNode];
     return memory.inboxAt(local, node) + inboxOf(channel, local, node, choices).rowAt(0);
   });
-  const places = plan.source.map((source, r) => (starts[source]! + plan.row[r]! * rowBytes) / 4);
-  traffic.withinPayloadBytes += forwarded(channel, plan) * rowBytes;
+  const { source, row, forwarded } = plan;
+  const places = new Int32Array(source.length);
+  for (let r = 0; r < places.length; r++) places[r] = (starts[source[r]!]! + row[r]! * rowBytes) / 4;
+  traffic.withinPayloadBytes += forwarded * rowBytes;
   traffic.timed('codecSeconds', () =>
     channel.kernels.decode(memory.inboxBase, places, channel.wire.dispatch, out),
   );
-}
-
-/** Rows that this rank takes out of its neighbours' inboxes: one for each partial sum that it forms for them. */
-function forwarded({ layout }: Channel, { members, bounds, source }: ReceivePlan): number {
-  let rows = 0;
-  for (let p = 0; p + 1 < bounds.length; p++) {
-    if (source[members[bounds[p]!]!]! % layout.perNode !== layout.local) rows++;
-  }
-  return rows;
 }

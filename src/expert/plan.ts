@@ -23,12 +23,13 @@ export function planSending(
   weights: Float32Array,
 ): SendPlan {
   const tokens = ids.length / topK;
-  const perNode = layout.perRank * layout.perNode;
-  const lists = Array.from({ length: layout.nodes }, () => new Int32Array(tokens));
-  const counts = new Int32Array(layout.nodes);
+  const { experts, nodes, perRank, perNode } = layout;
+  const nodeOf = Int32Array.from({ length: experts }, (_, e) => Math.floor(e / (perRank * perNode)));
+  const lists = Array.from({ length: nodes }, () => new Int32Array(tokens));
+  const counts = new Int32Array(nodes);
   for (let t = 0; t < tokens; t++) {
     for (let k = 0; k < topK; k++) {
-      const node = Math.floor(ids[t * topK + k]! / perNode);
+      const node = nodeOf[ids[t * topK + k]!]!;
       const list = lists[node]!;
       const count = counts[node]!;
       if (count > 0 && list[count - 1] === t) continue;
@@ -60,80 +61,90 @@ export interface ReceivePlan {
   /** Partial sums that this rank forms, one for every arrived row with an expert here: rows of partial p, i32 [P+1] and [R]. */
   readonly bounds: Int32Array;
   readonly members: Int32Array;
-  /** Choice (0..K−1) of each member. */
+  /** Choice (0..K−1) and weight of each member. */
   readonly choices: Int32Array;
+  readonly memberWeights: Float32Array;
+  /** Partials for rows of other ranks than this one's place in their node. */
+  readonly forwarded: number;
   /** Number of the first partial of every (rank of the node, source): i32 [L, sources]; and partials of each rank, i32 [L]. */
   readonly firsts: Int32Array;
   readonly partials: Int32Array;
 }
 
-/** Scans the rows that came to this node. @param arrivals by source */
-export function planReceiving(layout: ExpertLayout, topK: number, arrivals: readonly Arrival[]): ReceivePlan {
-  const { perRank, perNode, local, size } = layout;
-  const firstExpert = (layout.index - local) * perRank;
-  const mine = firstExpert + local * perRank;
-  const partials = new Int32Array(perNode);
-  const firsts = new Int32Array(perNode * size);
-  const counts = new Int32Array(perRank + 1);
-  const touched = new Int32Array(perNode).fill(-1);
-  let serial = 0;
-  arrivals.forEach(({ count, ids }, source) => {
-    for (let q = 0; q < perNode; q++) firsts[q * size + source] = partials[q]!;
-    for (let at = 0; at < count * topK; at++) {
-      if (at % topK === 0) serial++;
-      const q = Math.floor((ids[at]! - firstExpert) / perRank);
-      if (q < 0 || q >= perNode) continue;
-      if (q === local) counts[ids[at]! - mine + 1]!++;
-      if (touched[q] === serial) continue;
-      touched[q] = serial;
-      partials[q]!++;
-    }
-  });
-  for (let e = 0; e < perRank; e++) counts[e + 1]! += counts[e]!;
-  return {
-    offsets: counts,
-    firsts,
-    partials,
-    ...collectRows(topK, arrivals, mine, counts, partials[local]!),
-  };
+/** Rank of the node that has each expert, −1 for experts of other nodes: i32 [E]. */
+function ownersOf({ experts, perRank, perNode, index, local }: ExpertLayout): Int32Array {
+  const owners = new Int32Array(experts).fill(-1);
+  const first = (index - local) * perRank;
+  for (let i = 0; i < perNode * perRank; i++) owners[first + i] = Math.floor(i / perRank);
+  return owners;
 }
 
-/** Rows of the experts mine..mine+perRank−1 in their places, and the partial sums that they go into. */
+/** Scans the rows that came to this node. @param arrivals by source */
+export function planReceiving(layout: ExpertLayout, topK: number, arrivals: readonly Arrival[]): ReceivePlan {
+  const { perRank, perNode, local, size, index } = layout;
+  const owners = ownersOf(layout);
+  const mine = index * perRank;
+  const partials = new Int32Array(perNode);
+  const firsts = new Int32Array(perNode * size);
+  const offsets = new Int32Array(perRank + 1);
+  const touched = new Int32Array(perNode);
+  let serial = 0;
+  for (const [source, { count, ids }] of arrivals.entries()) {
+    for (let q = 0; q < perNode; q++) firsts[q * size + source] = partials[q]!;
+    for (let row = 0; row < count; row++) {
+      serial++;
+      for (let at = row * topK; at < (row + 1) * topK; at++) {
+        const q = owners[ids[at]!]!;
+        if (q < 0) continue;
+        if (q === local) offsets[ids[at]! - mine + 1]!++;
+        if (touched[q] === serial) continue;
+        touched[q] = serial;
+        partials[q]!++;
+      }
+    }
+  }
+  for (let e = 0; e < perRank; e++) offsets[e + 1]! += offsets[e]!;
+  return { offsets, firsts, partials, ...collectRows(layout, topK, arrivals, offsets, partials[local]!) };
+}
+
+/** Rows of this rank's experts in their places, and the partial sums that they go into. */
 function collectRows(
+  { perRank, perNode, local, index }: ExpertLayout,
   topK: number,
   arrivals: readonly Arrival[],
-  mine: number,
   offsets: Int32Array,
   partials: number,
-): Pick<ReceivePlan, 'source' | 'row' | 'weights' | 'bounds' | 'members' | 'choices'> {
-  const rows = offsets[offsets.length - 1]!;
+): Omit<ReceivePlan, 'offsets' | 'firsts' | 'partials'> {
+  const mine = index * perRank;
+  const rows = offsets[perRank]!;
   const next = offsets.slice();
-  const [source, row, members, choices] = Array.from({ length: 4 }, () => new Int32Array(rows)) as [
-    Int32Array,
-    Int32Array,
-    Int32Array,
-    Int32Array,
-  ];
+  const source = new Int32Array(rows);
+  const row = new Int32Array(rows);
+  const members = new Int32Array(rows);
+  const choices = new Int32Array(rows);
   const weights = new Float32Array(rows);
+  const memberWeights = new Float32Array(rows);
   const bounds = new Int32Array(partials + 1);
-  let [partial, member] = [0, 0];
-  arrivals.forEach(({ count, ids, weights: theirs }, s) => {
+  let [partial, member, forwarded] = [0, 0, 0];
+  for (const [s, { count, ids, weights: theirs }] of arrivals.entries()) {
+    const before = partial;
     for (let r = 0; r < count; r++) {
-      const before = member;
+      const first = member;
       for (let k = 0; k < topK; k++) {
         const expert = ids[r * topK + k]! - mine;
-        if (expert < 0 || expert >= offsets.length - 1) continue;
+        if (expert < 0 || expert >= perRank) continue;
         const place = next[expert]!++;
         source[place] = s;
         row[place] = r;
-        weights[place] = theirs[r * topK + k]!;
+        weights[place] = memberWeights[member] = theirs[r * topK + k]!;
         members[member] = place;
         choices[member++] = k;
       }
-      if (member > before) bounds[++partial] = member;
+      if (member > first) bounds[++partial] = member;
     }
-  });
-  return { source, row, weights, bounds, members, choices };
+    if (s % perNode !== local) forwarded += partial - before;
+  }
+  return { source, row, weights, bounds, members, choices, memberWeights, forwarded };
 }
 
 /** Partial sums that the ranks of this node formed for one source's rows: which, and of which rank. */
@@ -153,22 +164,21 @@ export function findPartials(
   source: number,
   firsts: Int32Array,
 ): Contributions {
-  const { perRank, perNode, local, size, index } = layout;
-  const firstExpert = (index - local) * perRank;
+  const { perNode, size } = layout;
+  const owners = ownersOf(layout);
   const next = Int32Array.from({ length: perNode }, (_, q) => firsts[q * size + source]!);
   const bounds = new Int32Array(count + 1);
   const rank = new Int32Array(count * Math.min(topK, perNode));
   const partial = new Int32Array(rank.length);
-  const has = new Uint8Array(perNode);
+  const marked = new Int32Array(perNode).fill(-1);
   let at = 0;
   for (let r = 0; r < count; r++) {
-    has.fill(0);
     for (let k = 0; k < topK; k++) {
-      const q = Math.floor((ids[r * topK + k]! - firstExpert) / perRank);
-      if (q >= 0 && q < perNode) has[q] = 1;
+      const q = owners[ids[r * topK + k]!]!;
+      if (q >= 0) marked[q] = r;
     }
     for (let q = 0; q < perNode; q++) {
-      if (!has[q]) continue;
+      if (marked[q] !== r) continue;
       rank[at] = q;
       partial[at++] = next[q]!++;
     }

@@ -80,7 +80,7 @@ export class Trip {
       const expected = expectReturns(channel, sent, withGradients);
       this.messages = expected.messages;
       this.receives = expected.receives;
-      writePartials(channel, plan, rows, weighted ? plan.weights : undefined, gradients);
+      writePartials(channel, plan, rows, weighted, gradients);
       this.sends = sendReturns(channel, plan, this.contributions!, withGradients);
     });
   }

@@ -260,6 +260,17 @@ export interface Kernels {
     out: Data,
     width: number,
   ): void;
+  /** Sums as `wireSum` makes of one list, coded to `toPlaces` of `toBase`. */
+  wireReturn(
+    base: Data,
+    format: number,
+    bounds: Data,
+    places: Data,
+    toFormat: number,
+    toBase: Data,
+    toPlaces: Data,
+    width: number,
+  ): void;
   /** Sums of weighted rows, one for each pair of `bounds`, in the rows' own type to `places` of `base`. */
   wirePartial(
     rows: Data,

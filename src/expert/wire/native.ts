@@ -35,6 +35,17 @@ export function nativeWire(kernels: Kernels): WireKernels {
         out.data,
         out.cols,
       ),
+    sumTo: (list, width, format, base, places) =>
+      kernels.wireReturn(
+        list.base,
+        codeOf(list.format),
+        list.bounds,
+        list.places,
+        codeOf(format),
+        base,
+        places,
+        width,
+      ),
     partial: (rows, members, weights, bounds, base, places) =>
       kernels.wirePartial(rows.data, rows.cols, members, weights, bounds, base, places),
   };

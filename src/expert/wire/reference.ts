@@ -28,6 +28,14 @@ export const referenceWire: WireKernels = {
     for (const list of second ? [first, second] : [first]) addRows(list, out.cols, values);
     store(out, values);
   },
+  sumTo: (list, width, format, base, places) => {
+    const sums = new Float32Array(places.length * width);
+    addRows(list, width, sums);
+    places.forEach((place, p) => {
+      const row = sums.subarray(p * width, (p + 1) * width);
+      encodeRow(row, format, false, bytesAt(base, place, format, width));
+    });
+  },
   partial: (rows, members, weights, bounds, base, places) => {
     const values = valuesOf(rows);
     const format: WireFormat = { kind: 'float', format: rows.dtype === 'bf16' ? 'bf16' : 'fp32' };
