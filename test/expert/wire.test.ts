@@ -88,6 +88,59 @@ describe.each(levels)('kernels of the wire: $isa', ({ kernels }) => {
     expect(a!.sum.subarray(width, 2 * width).every((v) => v === 0)).toBe(true);
   });
 
+  for (const name of FORMATS) {
+    it(`${name}: sums coded at once are the sums, coded`, () => {
+      for (const width of [200, 2176]) {
+        const { base, places, format } = encoded(kernels, 'bf16', width, 'f32', false);
+        const list = {
+          base,
+          format,
+          bounds: Int32Array.of(0, 2, 2, 3, 5),
+          places: Int32Array.of(...places, places[1]!, ...places),
+        };
+        const target = parseWireFormat(name);
+        const size = rowBytes(target, width) / 4;
+        const order = Int32Array.of(3 * size, 0, 2 * size, size);
+        const [ours, theirs] = [kernels, referenceWire].map((which) => {
+          const out = new Uint8Array(4 * 4 * size).fill(0xaa);
+          which.sumTo(list, width, target, out, order);
+          return Buffer.from(out);
+        });
+        expect(ours!.equals(theirs!)).toBe(true);
+      }
+    });
+  }
+
+  it('writes past the caches what it writes into them', () => {
+    // 8 MiB and more of BF16 in one call, against calls of a quarter of it; rows begin between lines of 64 bytes.
+    const [rows, width] = [4400, 1000];
+    const x = tensor(values(rows * width), width, 'bf16');
+    const order = Int32Array.from({ length: rows }, (_, r) => (r * 7) % rows);
+    const format = parseWireFormat('bf16');
+    const places = order.map((to) => 5 + (to * rowBytes(format, width)) / 4);
+    const bounds = Int32Array.from({ length: rows + 1 }, (_, r) => r);
+    const results = [rows, rows / 4].map((step) => {
+      const [wire, partial] = [0, 1].map(() => new Uint8Array(20 + rows * rowBytes(format, width)));
+      const [out, sum] = [0, 1].map(() => Tensor.zeros([rows, width], 'bf16'));
+      for (let at = 0; at < rows; at += step) {
+        const part = places.subarray(at, at + step);
+        const into = ({ data }: Tensor) =>
+          new Tensor([step, width], 'bf16', (data as Uint16Array).subarray(at * width, (at + step) * width));
+        const list = { base: wire!, format, bounds: bounds.subarray(0, step + 1), places: part };
+        kernels.encode(x, order.subarray(at, at + step), format, false, wire!, part);
+        kernels.decode(wire!, part, format, into(out!));
+        kernels.sum(list, undefined, into(sum!));
+        kernels.partial(x, order.subarray(at, at + step), undefined, list.bounds, partial!, part);
+      }
+      return [wire!, partial!, out!.data, sum!.data].map((data) =>
+        Buffer.from(data.buffer, data.byteOffset, data.byteLength),
+      );
+    });
+    const same = results[0]!.map((bytes, i) => bytes.equals(results[1]![i]!));
+    expect(same).toEqual([true, true, true, true]);
+    expect(results[0]![0]!.every((byte) => byte === 0)).toBe(false);
+  });
+
   it('passes NaN and infinity on as NaN, and a damaged range too', () => {
     for (const name of FORMATS.filter((n) => n !== 'fp32' && n !== 'bf16')) {
       const format = parseWireFormat(name);
