@@ -14,9 +14,11 @@ import {
   samplingOptions,
 } from './inference.js';
 import { integer } from './options.js';
+import { onEngine, openHere, type ServingRankFlags } from './rank-engine.js';
+import { addServingRankOptions } from './ranks.js';
 import { runs, type Session } from './session.js';
 
-interface ChatFlags extends InferenceFlags, SamplingFlags {
+interface ChatFlags extends InferenceFlags, SamplingFlags, ServingRankFlags {
   system?: string;
   template?: string;
 }
@@ -48,14 +50,13 @@ export function addChat(program: Command): void {
     )
     .option('--seed <n>', 'the same seed answers the same', integer(0));
   addSamplingOptions(command);
-  runs<ChatFlags>(addInferenceOptions(command), async (session, flags, [folder]) => {
-    const { openEngine } = await import('../infer/open-engine.js');
-    const engine = await openEngine(folder!, engineOptions(flags));
-    const begin = await conversations(folder!, flags);
-    const turns = await new Chat(session, engine, flags, begin).run();
-    await engine.close();
-    return { json: { turns } };
-  });
+  addServingRankOptions(addInferenceOptions(command));
+  runs<ChatFlags>(command, (session, flags, [folder]) =>
+    onEngine(folder!, engineOptions(flags), flags, openHere, async (engine) => {
+      const begin = await conversations(folder!, flags);
+      return { json: { turns: await new Chat(session, engine, flags, begin).run() } };
+    }),
+  );
 }
 
 /** Gives a way to begin a new conversation. */

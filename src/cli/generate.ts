@@ -14,9 +14,11 @@ import {
 } from './inference.js';
 import { interruptible } from './interrupt.js';
 import { integer } from './options.js';
-import { runs, type Session } from './session.js';
+import { describeRanks, onEngine, openHere, type ServingRankFlags } from './rank-engine.js';
+import { addServingRankOptions } from './ranks.js';
+import { type Outcome, runs, type Session } from './session.js';
 
-interface GenerateFlags extends InferenceFlags, SamplingFlags {
+interface GenerateFlags extends InferenceFlags, SamplingFlags, ServingRankFlags {
   prompt: string;
   maxTokens: number;
   ignoreEos?: boolean;
@@ -35,22 +37,27 @@ export function addGenerate(program: Command): void {
     .option('--ignore-eos', 'do not end where the model ends its text')
     .option('--json-schema <file>', 'write JSON that this schema allows, and end with it');
   addSamplingOptions(command);
-  runs<GenerateFlags>(addInferenceOptions(command), async (session, flags, [folder]) => {
-    const { openEngine } = await import('../infer/open-engine.js');
-    const schema = flags.jsonSchema ? (readJsonFile(flags.jsonSchema) as object) : undefined;
-    const engine = await openEngine(folder!, engineOptions(flags));
-    const { prompt, maxTokens, stop = [], ignoreEos = false } = flags;
-    const base = { prompt, maxTokens, stop, ignoreEos, ...samplingOptions(flags, engine.info) };
-    const request = schema ? { ...base, responseFormat: { type: 'json_schema' as const, schema } } : base;
-    session.print(prompt);
-    const written = await interruptible((signal) => write(session, engine, request, signal));
-    session.print('\n');
-    const paged = describePaging(await engine.paging(), engine.info);
-    await engine.close();
-    session.note(describeUsage(written.usage));
-    if (paged) session.note(paged);
-    return { json: { ...written, tokensPerSecond: tokensPerSecond(written.usage) ?? null } };
-  });
+  addServingRankOptions(addInferenceOptions(command));
+  runs<GenerateFlags>(command, (session, flags, [folder]) =>
+    onEngine(folder!, engineOptions(flags), flags, openHere, (engine) => generate(session, engine, flags)),
+  );
+}
+
+async function generate(session: Session, engine: Engine, flags: GenerateFlags): Promise<Outcome> {
+  const schema = flags.jsonSchema ? (readJsonFile(flags.jsonSchema) as object) : undefined;
+  const { prompt, maxTokens, stop = [], ignoreEos = false } = flags;
+  const base = { prompt, maxTokens, stop, ignoreEos, ...samplingOptions(flags, engine.info) };
+  const request = schema ? { ...base, responseFormat: { type: 'json_schema' as const, schema } } : base;
+  session.print(prompt);
+  const written = await interruptible((signal) => write(session, engine, request, signal));
+  session.print('\n');
+  const paged = describePaging(await engine.paging(), engine.info);
+  const { ranks } = engine.info;
+  const stats = await engine.stats();
+  session.note(describeUsage(written.usage));
+  for (const line of [paged, describeRanks(engine.info, stats)]) if (line) session.note(line);
+  const over = ranks ? { ranks, experts: stats.experts } : {};
+  return { json: { ...written, tokensPerSecond: tokensPerSecond(written.usage) ?? null, ...over } };
 }
 
 /** What the engine wrote. */

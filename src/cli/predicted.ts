@@ -59,8 +59,8 @@ export async function predictedDecoding(
   stats: EngineStats,
 ): Promise<Predicted | undefined> {
   const engine = info.backend === 'native' && stats.decodeSteps > 0 ? await engineCosts() : undefined;
-  // Costs are those of weights and cache in BF16.
-  if (!engine || info.weightFormat !== 'bf16' || info.cacheFormat !== 'bf16') return undefined;
+  // Costs are those of weights and cache in BF16, and of one process.
+  if (!engine || info.ranks || info.weightFormat !== 'bf16' || info.cacheFormat !== 'bf16') return undefined;
   const { predictDecoding } = await import('../bench/calibrate.js');
   const { selectBackend } = await import('../backend/select.js');
   const { decodeSteps, decodeSequences, decodeRows, decodeContext, decodeSeconds } = stats;

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { Transport } from '../expert/transport/transport.js';
-import { integer, real, words } from './options.js';
+import { integer, real } from './options.js';
 import type { Outcome } from './session.js';
 
 /** Options of every command that runs over the ranks of an MPI job. */
@@ -23,16 +23,21 @@ export function addRankOptions(command: Command): Command {
     )
     .option('--ranks-per-node <n>', 'ranks that share memory (default: all of a host)', integer(1))
     .option('--checksums', 'checksums on messages between nodes')
+    .option('--lost-after <s>', 'seconds of silence after which a rank is lost (default: 15)', real(1));
+}
+
+/** Declares those of commands that spread a model's experts to infer with it. */
+export function addServingRankOptions(command: Command): Command {
+  return addRankOptions(command)
     .option(
-      '--digest-every <n>',
-      'steps between comparisons of parameters (default: 50; 0: never)',
+      '--redundant-experts <n>',
+      'over ranks: experts of each layer that are there once more, the hottest ones (default: 0)',
       integer(0),
     )
-    .option('--lost-after <s>', 'seconds of silence after which a rank is lost (default: 15)', real(1))
     .option(
-      '--planes <list>',
-      "a host's network interfaces, one on each plane of the network, as in eth0,eth1 (default: as MPI has it)",
-      words,
+      '--rebalance-every <n>',
+      'over ranks: steps after which experts are placed anew by measured load (default: never)',
+      integer(1),
     );
 }
 

@@ -1,13 +1,17 @@
 import { type Command, Option } from 'commander';
+import type { Engine, EngineOptions } from '../infer/engine.js';
 import { duration } from '../report/units.js';
 import type { ServedModel } from '../serve/model.js';
+import type { ThreadedPrompts } from '../serve/prompt-threads.js';
 import type { ApiServer, ServerOptions } from '../serve/server.js';
 import { present } from './engine.js';
 import { addInferenceOptions, engineOptions, type InferenceFlags } from './inference.js';
 import { integer, real } from './options.js';
+import { describeRanks, type OpenEngine, onEngine, type ServingRankFlags } from './rank-engine.js';
+import { addServingRankOptions } from './ranks.js';
 import { type Outcome, runs, type Session } from './session.js';
 
-interface ServeFlags extends InferenceFlags {
+interface ServeFlags extends InferenceFlags, ServingRankFlags {
   host: string;
   port: number;
   apiKey?: string;
@@ -28,17 +32,42 @@ export function addServe(program: Command): void {
     .argument('<dir>', 'a checkpoint folder with its tokenizer');
   addNetworkOptions(command);
   addModelOptions(command);
-  runs<ServeFlags>(addInferenceOptions(command), async (session, flags, [folder]) => {
-    const { ApiServer, checkExposure } = await import('../serve/server.js');
+  addServingRankOptions(addInferenceOptions(command));
+  runs<ServeFlags>(command, async (session, flags, [folder]) => {
+    const { checkExposure } = await import('../serve/server.js');
     checkExposure(flags.host, flags.apiKey, flags.allowPublic ?? false);
-    const model = await openModel(folder!, flags);
-    try {
-      const server = new ApiServer(model, serverOptions(flags, session));
-      return await serveUntilSignal(server, model, session);
-    } finally {
-      await Promise.all([model.engine.close(), model.prompts.close()]);
-    }
+    let reading: Promise<ThreadedPrompts> | undefined;
+    const open: OpenEngine = (...how) => {
+      reading = openPrompts(folder!);
+      // Where both fail, the engine tells more.
+      reading.catch(() => {});
+      return openInWorker(...how);
+    };
+    return onEngine(folder!, servingOptions(flags), flags, open, async (engine) =>
+      serve(session, engine, await reading!, flags),
+    );
   });
+}
+
+/** Prompts are read in threads of their own, too, which start while the model is loaded. */
+async function openPrompts(folder: string): Promise<ThreadedPrompts> {
+  const { ThreadedPrompts } = await import('../serve/prompt-threads.js');
+  return ThreadedPrompts.open(folder);
+}
+
+async function serve(
+  session: Session,
+  engine: Engine,
+  prompts: ThreadedPrompts,
+  flags: ServeFlags,
+): Promise<Outcome> {
+  const { ApiServer } = await import('../serve/server.js');
+  try {
+    const model = { id: flags.modelName ?? engine.info.name, engine, prompts };
+    return await serveUntilSignal(new ApiServer(model, serverOptions(flags, session)), model, session);
+  } finally {
+    await prompts.close();
+  }
 }
 
 async function serveUntilSignal(
@@ -56,13 +85,15 @@ async function serveUntilSignal(
   const { requests } = server;
   const { predictedDecoding, predictedLine } = await import('./predicted.js');
   const stats = await engine.stats();
+  const { ranks } = engine.info;
   const { predicted, text: line } = await predictedLine('decoding', () =>
     predictedDecoding(engine.info, stats),
   );
-  const text = `${requests} requests in ${duration(seconds)}`;
+  const texts = [`${requests} requests in ${duration(seconds)}`, line, describeRanks(engine.info, stats)];
+  const more = { ...(predicted ? { predicted } : {}), ...(ranks ? { ranks, experts: stats.experts } : {}) };
   return {
-    json: { url, model: id, requests, seconds, ...(predicted ? { predicted } : {}) },
-    text: line ? `${text}\n${line}` : text,
+    json: { url, model: id, requests, seconds, ...more },
+    text: texts.filter((text) => text !== undefined).join('\n'),
   };
 }
 
@@ -98,27 +129,16 @@ function addModelOptions(command: Command): void {
     .option('--max-queue <n>', 'sequences that wait at most; others get 429', integer(0, 100_000), 256);
 }
 
-/** The engine computes and prompts are read in threads of their own, so that this one is free for the network. */
-async function openModel(folder: string, flags: ServeFlags): Promise<ServedModel> {
-  const { openEngineInWorker } = await import('../infer/worker-engine.js');
-  const { ThreadedPrompts } = await import('../serve/prompt-threads.js');
-  const reading = ThreadedPrompts.open(folder);
-  // Where both fail, the engine tells more.
-  reading.catch(() => {});
+const servingOptions = (flags: ServeFlags): EngineOptions => {
   const { cacheTokens, maxBatch, maxQueue } = flags;
-  const engine = await openEngineInWorker(folder, {
-    ...engineOptions(flags),
-    ...present({ cacheTokens }),
-    maxBatch,
-    maxQueue,
-  });
-  try {
-    return { id: flags.modelName ?? engine.info.name, engine, prompts: await reading };
-  } catch (error) {
-    await engine.close();
-    throw error;
-  }
-}
+  return { ...engineOptions(flags), ...present({ cacheTokens }), maxBatch, maxQueue };
+};
+
+/** The engine computes in a thread of its own, so that this one is free for the network. */
+const openInWorker: OpenEngine = async (folder, options, ranks) => {
+  const { openEngineInWorker } = await import('../infer/worker-engine.js');
+  return openEngineInWorker(folder, options, ranks);
+};
 
 /** Resolves with the first signal that ends a server; with the second one the process exits at once. */
 function stopSignal(): Promise<void> {

@@ -5,7 +5,7 @@ import type { RankOptions } from '../train/ranks.js';
 import type { RunOptions } from '../train/run-file.js';
 import { addCorpusOptions, type CorpusFlags } from './corpus.js';
 import { addEngineOptions, type EngineFlags, PRECISIONS, type Precision, present } from './engine.js';
-import { integer } from './options.js';
+import { integer, words } from './options.js';
 import { addRankOptions, isRank, onRank } from './ranks.js';
 import { type Outcome, runs, type Session } from './session.js';
 import { describeTraining } from './training-report.js';
@@ -61,6 +61,16 @@ export function addTrain(program: Command): void {
     )
     .option('--verify-every <n>', 'steps between such checks (default: 10)', integer(1));
   addRankOptions(command)
+    .option(
+      '--digest-every <n>',
+      'over ranks: steps between comparisons of parameters (default: 50; 0: never)',
+      integer(0),
+    )
+    .option(
+      '--planes <list>',
+      "a host's network interfaces, one on each plane of the network, as in eth0,eth1 (default: as MPI has it)",
+      words,
+    )
     .option('--overlap', 'two halves of each micro-batch overlap (default: where experts are on other hosts)')
     .option('--no-overlap', 'one micro-batch at a time');
   runs<TrainFlags>(command, async (session, { config, ...flags }) => {

@@ -25,10 +25,18 @@ export interface ExpertLayout {
 
 /**
  * @param size ranks of an expert-parallel group
+ * @param redundant copies of experts beyond the first: places for them count as experts
  * @throws UserError where ranks, nodes and experts do not go together
  */
-export function layOut(placement: Placement, rank: number, experts: number, size: number): ExpertLayout {
-  checkRanks(placement, experts, size);
+export function layOut(
+  placement: Placement,
+  rank: number,
+  routed: number,
+  size: number,
+  redundant = 0,
+): ExpertLayout {
+  checkRanks(placement, routed, size, redundant);
+  const experts = routed + redundant;
   const perNode = Math.min(size, placement.perNode);
   const first = rank - (rank % size);
   const index = rank - first;
@@ -45,13 +53,24 @@ export function layOut(placement: Placement, rank: number, experts: number, size
   };
 }
 
-function checkRanks({ size: ranks, perNode }: Placement, experts: number, size: number): void {
+function checkRanks(
+  { size: ranks, perNode }: Placement,
+  experts: number,
+  size: number,
+  redundant: number,
+): void {
   if (ranks % size !== 0) {
     throw new UserError(
       `--expert-parallel ${size} does not divide the ${ranks} ranks of the run; start a multiple of it (mpirun -n ${size * Math.ceil(ranks / size)})`,
     );
   }
-  if (experts % size !== 0) {
+  if (redundant > 0 && (experts + redundant) % size !== 0) {
+    throw new UserError(
+      `${experts} experts and --redundant-experts ${redundant} are no whole number for each of ${size} ranks; ` +
+        `take ${redundant + size - ((experts + redundant) % size)}`,
+    );
+  }
+  if ((experts + redundant) % size !== 0) {
     throw new UserError(
       `--expert-parallel ${size} does not divide the model's ${experts} experts (n_routed_experts); take a divisor of ${experts}`,
     );

@@ -20,6 +20,8 @@ export interface TeamSettings {
   checksums?: boolean | undefined;
   /** Whether two halves of a micro-batch overlap in training; by default where experts are on other nodes. */
   overlap?: boolean | undefined;
+  /** Copies of experts beyond the first, in each layer; inference alone has them. */
+  redundantExperts?: number | undefined;
 }
 
 /** The ranks that run one model together, as one of them sees them. */
@@ -36,7 +38,8 @@ export class Team {
     model: Pick<ModelConfig, 'n_routed_experts'>,
   ) {
     const { placement, rank } = transport;
-    this.layout = layOut(placement, rank, model.n_routed_experts, settings.expertParallel);
+    const { expertParallel, redundantExperts } = settings;
+    this.layout = layOut(placement, rank, model.n_routed_experts, expertParallel, redundantExperts);
     this.replicas = transport.split(this.layout.index);
   }
 
@@ -74,6 +77,11 @@ export class Team {
     maxTokens: number,
     activation: 'f32' | 'bf16',
   ): ExpertExchange {
+    return exchangeOver(this.openChannel(model, backend, maxTokens, activation));
+  }
+
+  /** The means of one batch at a time to go there and back; collective, as above. */
+  openChannel(model: ModelConfig, backend: Backend, maxTokens: number, activation: 'f32' | 'bf16'): Channel {
     const shape = { topK: model.num_experts_per_tok, hidden: model.hidden_size, maxTokens, activation };
     const kernels = wireKernels(backend);
     const channel = new Channel(
@@ -85,7 +93,7 @@ export class Team {
       this.settings,
     );
     this.channels.push(channel);
-    return exchangeOver(channel);
+    return channel;
   }
 
   /** What all channels have moved since the last call. */

@@ -22,8 +22,9 @@ export class CheckpointWeights extends EncodedWeights {
     private readonly checkpoint: Checkpoint,
     backend: Backend,
     format: WeightFormat,
+    config = checkpoint.config,
   ) {
-    super(checkpoint.config, backend, format);
+    super(config, backend, format);
     this.files = new MappedFiles(backend, checkpoint.stored.values());
     this.names = new Set(checkpoint.parameters.map(({ name }) => name));
   }

@@ -21,13 +21,14 @@ import type { AttentionStep, ExpandedRows } from './step-plan.js';
  */
 
 /** x · Wᵀ in fresh memory. */
-function project(tape: Tape, x: Tensor, w: StoredWeight, offsets?: Tensor): Tensor {
+export function project(tape: Tape, x: Tensor, w: StoredWeight, offsets?: Tensor): Tensor {
   const y = tape.alloc([x.rows, w.n], 'f32');
   tape.backend.project(x, w, y, offsets && { offsets });
   return y;
 }
 
-function norm(tape: Tape, x: Tensor, weight: Tensor, eps: number): Tensor {
+/** RMSNorm of x in fresh memory. */
+export function norm(tape: Tape, x: Tensor, weight: Tensor, eps: number): Tensor {
   const y = tape.alloc(x.shape, x.dtype);
   tape.backend.rmsNorm(x, weight, eps, y, tape.alloc([x.rows], 'f32'));
   return y;
@@ -194,7 +195,7 @@ export function feedForwardBlock(tape: Tape, x: Tensor, w: FeedForwardWeights): 
 }
 
 /** u [R, D] → silu(gate)·up [R, I]. */
-function swiglu(tape: Tape, u: Tensor, w: SwigluWeights, offsets?: Tensor): Tensor {
+export function swiglu(tape: Tape, u: Tensor, w: SwigluWeights, offsets?: Tensor): Tensor {
   const gu = project(tape, u, w.gateUp, offsets);
   const h = tape.alloc([u.rows, w.down.k], 'f32');
   tape.backend.swiglu(gu, h);

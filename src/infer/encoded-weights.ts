@@ -29,9 +29,20 @@ export abstract class EncodedWeights implements WeightSource {
     return this.backend.storeWeight(format, this.columns(names[0]!), [pieces]);
   }
 
-  groups(name: string): StoredWeight {
+  groups(
+    name: string,
+    which?: ArrayLike<number>,
+    held?: ReadonlyMap<number, readonly WeightPiece[]>,
+  ): StoredWeight {
     const groups = this.spec(name).shape[0]!;
-    return this.slices(name, groups, 0, this.rows(name) / groups);
+    const each = this.rows(name) / groups;
+    const format = this.formatOf(name);
+    const cut = (g: number) => held?.get(g) ?? this.pieces(name, format, g * each, each);
+    return this.backend.storeWeight(
+      format,
+      this.columns(name),
+      Array.from(which ?? { length: groups }, (chosen: number | undefined, g) => cut(chosen ?? g)),
+    );
   }
 
   slices(name: string, groups: number, from: number, count: number): StoredWeight {

@@ -1,5 +1,6 @@
-/** What the two sides of an engine in a worker thread tell each other; all of it survives structured cloning. */
+/** What the two sides of an engine in a worker thread, or on another rank, tell each other; all of it survives structured cloning. */
 import { UserError } from '../errors.js';
+import { agree, isAgreed } from '../expert/agreement.js';
 import {
   type EngineInfo,
   type EngineOptions,
@@ -9,10 +10,13 @@ import {
   QueueFullError,
   type WeightPaging,
 } from './engine.js';
+import type { ServingRanks } from './open-ranks.js';
 
 export interface WorkerStart {
   folder: string;
   options: EngineOptions;
+  /** Where the engine spans the ranks of an MPI job, whose first one this process is. */
+  ranks: ServingRanks | undefined;
 }
 
 /** What can be asked of an engine. */
@@ -35,6 +39,8 @@ export type FromEngine =
   | { type: 'events'; events: { id: number; event: GenerateEvent }[] }
   | { type: 'failed'; id: number; error: SentError }
   | { type: 'answer'; id: number; answer: Answers[Question] }
+  /** The engine ends by itself. */
+  | { type: 'died'; error: SentError }
   | { type: 'closed' };
 
 /** An error without its class, which cloning loses. */
@@ -42,17 +48,25 @@ export interface SentError {
   name: string;
   message: string;
   stack: string | undefined;
+  /** Whether all ranks know of it. */
+  agreed: boolean;
 }
 
 export const sendError = (error: Error): SentError => ({
   name: error.name,
   message: error.message,
   stack: error.stack,
+  agreed: isAgreed(error),
 });
 
 /** The error as it was thrown, as far as callers tell kinds apart. */
-export function receiveError({ name, message, stack }: SentError): Error {
+export function receiveError({ name, message, stack, agreed }: SentError): Error {
+  const error = errorOf(name, message) ?? Object.assign(new Error(message), { name, stack });
+  return agreed ? agree(error) : error;
+}
+
+function errorOf(name: string, message: string): Error | undefined {
   if (name === 'UserError') return new UserError(message);
   if (name === 'QueueFullError') return new QueueFullError(message);
-  return Object.assign(new Error(message), { name, stack });
+  return undefined;
 }

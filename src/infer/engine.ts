@@ -131,6 +131,48 @@ export interface EngineInfo {
   speculative: boolean;
   backend: 'native' | 'reference';
   threads: number;
+  /** Where the engine spans the ranks of an MPI job; weights and cache are then those of all together. */
+  ranks?: EngineRanks;
+}
+
+/** Ranks that make up one engine. */
+export interface EngineRanks {
+  size: number;
+  nodes: number;
+  /** Ranks that the experts of a layer are spread over. */
+  expertParallel: number;
+  /** DISPATCH:COMBINE. */
+  wire: string;
+  /** Copies of experts beyond the first, in each layer. */
+  redundantExperts: number;
+  /** Of each rank. */
+  weightBytes: number[];
+}
+
+/** What one rank's experts have computed. */
+export interface ExpertRows {
+  /** Rows since experts were placed last, by layer. */
+  rows: number[];
+  placements: PlacementByLoad[];
+}
+
+/** How evenly the experts of ranks are loaded: rows of the busiest rank over those of a mean one, all layers one after the other. */
+export interface ExpertBalance {
+  /** Since experts were placed last. */
+  imbalance: number;
+  placements: PlacementByLoad[];
+}
+
+/** Experts placed anew by measured loads. */
+export interface PlacementByLoad {
+  /** Passes of the model before it. */
+  pass: number;
+  /** Measured since the placement before, */
+  before: number;
+  /** and expected of this one with the same choices. */
+  expected: number;
+  /** Experts that ranks of a group had to load. */
+  moved: number;
 }
 
 /** Counters since the start and gauges of now. */
@@ -153,6 +195,10 @@ export interface EngineStats {
   acceptedTokens: number;
   cachePages: number;
   cachePagesUsed: number;
+  /** Of one rank of several, */
+  expertRows?: ExpertRows;
+  /** and of all together. */
+  experts?: ExpertBalance;
 }
 
 /** Weights that lie in mapped files. Finding out takes longer the more they are: milliseconds a gigabyte. */
@@ -175,6 +221,8 @@ export interface Engine {
   paging(): Promise<WeightPaging>;
   /** Ends when the running requests have. */
   close(): Promise<void>;
+  /** Resolves with the failure that ends the engine by itself; absent where there is none but of single requests. */
+  readonly died?: Promise<Error>;
 }
 
 /** The queue is full; try again later. */

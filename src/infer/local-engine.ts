@@ -7,6 +7,7 @@ import type {
   Engine,
   EngineInfo,
   EngineStats,
+  ExpertRows,
   GenerateEvent,
   GenerateRequest,
   SamplingOptions,
@@ -31,6 +32,10 @@ export interface LocalEngineParts {
   maxQueue: number;
   prefillTokens: number;
   speculative: boolean;
+  /** What takes the steps until none is left to do; the engine itself where absent. */
+  untilIdle?: () => Promise<void>;
+  /** Rows of this rank's experts by layer, where experts are spread over ranks. */
+  expertRows?: () => ExpertRows;
 }
 
 /** An engine that computes in this thread, step by step; between steps everything else has its turn. */
@@ -61,8 +66,15 @@ export class LocalEngine implements Engine {
     return call.events;
   }
 
+  /** Requests under way. */
+  get open(): number {
+    const { running, waiting } = this.core.scheduler;
+    return this.starting.size + running.length + waiting.length;
+  }
+
   async stats(): Promise<EngineStats> {
-    return this.core.stats();
+    const { expertRows } = this.parts;
+    return { ...this.core.stats(), ...(expertRows ? { expertRows: expertRows() } : {}) };
   }
 
   async paging(): Promise<WeightPaging> {
@@ -90,21 +102,27 @@ export class LocalEngine implements Engine {
       constraint?.dispose();
       throw error;
     }
-    this.loop ??= this.run();
+    this.loop ??= this.run().finally(() => {
+      this.loop = undefined;
+    });
   }
 
-  private async run(): Promise<void> {
+  private run(): Promise<void> {
+    return this.parts.untilIdle?.() ?? this.stepUntilIdle();
+  }
+
+  private async stepUntilIdle(): Promise<void> {
     // Requests of this turn join the first step.
     await nextTurn();
     while (!this.core.idle) {
       await this.core.prepare();
-      this.stepSafely();
+      this.step();
       await nextTurn();
     }
-    this.loop = undefined;
   }
 
-  private stepSafely(): void {
+  /** One step where there is something to do; what fails ends the requests. */
+  step(): void {
     if (this.core.idle) return;
     try {
       this.core.step();

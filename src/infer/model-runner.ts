@@ -11,6 +11,7 @@ import { attentionForm } from './attention-form.js';
 import { attentionBlock, feedForwardBlock, normProject } from './compose.js';
 import { LatentCache } from './latent-cache.js';
 import type { ModelRunner, StepBatch, StepResult } from './runner.js';
+import { shardedFeedForward } from './sharded-experts.js';
 import { planStep, type StepPlan } from './step-plan.js';
 import { type LayerWeights, type StoredModel, weightsOf } from './stored-model.js';
 
@@ -70,6 +71,23 @@ export class StoredRunner implements ModelRunner {
       this.layer(tape, x, mtp.layer, this.latents.layers.at(-1)!, plan);
       return x;
     });
+  }
+
+  /**
+   * Takes this rank's part in a step, or a draft, that others make and this one has no rows for: its experts compute.
+   * @param draft which of the two
+   */
+  accompany(draft: boolean): void {
+    const { layers, mtp } = this.model;
+    const tape = new Tape(this.backend, this.pool, false);
+    for (const { sharded, feedForward } of draft ? [mtp!.layer] : layers) {
+      if (!sharded) continue;
+      tape.scope(() => {
+        shardedFeedForward(tape, tape.alloc([0, this.config.hidden_size], 'f32'), feedForward, sharded);
+        return undefined;
+      });
+    }
+    tape.clear();
   }
 
   residentWeightBytes(): number {
@@ -154,7 +172,8 @@ export class StoredRunner implements ModelRunner {
       return undefined;
     });
     tape.scope(() => {
-      if (few && this.backend.feedForwardBlock) this.backend.feedForwardBlock(x, w.feedForward);
+      if (w.sharded) shardedFeedForward(tape, x, w.feedForward, w.sharded);
+      else if (few && this.backend.feedForwardBlock) this.backend.feedForwardBlock(x, w.feedForward);
       else feedForwardBlock(tape, x, w.feedForward);
       return undefined;
     });

@@ -4,19 +4,21 @@ import { selectBackend } from '../backend/select.js';
 import { UserError } from '../errors.js';
 import { readJsonFile } from '../files.js';
 import { type ModelConfig, parseModelConfig } from '../spec/model.js';
+import type { Backend } from '../tensor/backend.js';
 import { Tokenizer } from '../text/tokenizer.js';
 import type { Engine, EngineOptions } from './engine.js';
-import { readGenerationConfig } from './generation-config.js';
+import { type GenerationConfig, readGenerationConfig } from './generation-config.js';
 import { Grammars } from './grammar.js';
-import { LocalEngine } from './local-engine.js';
+import { LocalEngine, type LocalEngineParts } from './local-engine.js';
 import { checkVocabulary } from './open.js';
 import { openRunner } from './open-runner.js';
+import type { ModelRunner } from './runner.js';
 
 /** Sequences together and requests waiting where nobody says otherwise. Assumed: what a machine without accelerator serves. */
-const MAX_BATCH = 64;
+export const MAX_BATCH = 64;
 const MAX_QUEUE = 256;
 /** Prompt tokens of a step where nobody decodes: enough rows for the matrix kernels. Assumed. */
-const PREFILL_TOKENS = 512;
+export const PREFILL_TOKENS = 512;
 /** Memory of the cache where nobody says otherwise, assumed; one full context at least. */
 const CACHE_BYTES = 1e9;
 
@@ -32,26 +34,55 @@ export async function openEngine(folder: string, options: EngineOptions = {}): P
 /** `openEngine`, as what it is. */
 export function openLocalEngine(folder: string, options: EngineOptions): LocalEngine {
   const file = path.join(folder, 'config.json');
-  const config = parseModelConfig(readJsonFile(file), file);
+  const parts = engineParts(folder, options, parseModelConfig(readJsonFile(file), file));
+  return assembleEngine(parts, openRunner(folder, { ...options, ...parts.runnerOptions }));
+}
+
+/** All that an engine needs beside its weights. */
+export interface EngineParts {
+  folder: string;
+  config: ModelConfig;
+  backend: Backend;
+  tokenizer: Tokenizer;
+  generation: GenerationConfig;
+  sizes: EngineSizes;
+  maxQueue: number;
+  runnerOptions: { speculative: boolean; cacheTokens: number };
+}
+
+/** @throws UserError where the folder lacks something or an option does not fit the model */
+export function engineParts(folder: string, options: EngineOptions, config: ModelConfig): EngineParts {
   const sizes = cacheSizes(config, options);
-  const { contextTokens, maxBatch, cacheTokens } = sizes;
   const tokenizer = Tokenizer.fromFolder(folder);
   checkVocabulary(folder, tokenizer, config.vocab_size);
-  const { endTokens, sampling } = readGenerationConfig(folder, tokenizer);
+  const generation = readGenerationConfig(folder, tokenizer);
   const backend = selectBackend(options.backend ?? 'auto', options.threads);
   // What drafts save is reading weights, of which the reference backend does not notice anything.
   const speculative = options.speculative ?? backend.name === 'native';
-  const runner = openRunner(folder, { ...options, speculative, cacheTokens });
+  const maxQueue = checked('maxQueue', options.maxQueue ?? MAX_QUEUE, 0);
+  const runnerOptions = { speculative, cacheTokens: sizes.cacheTokens };
+  return { folder, config, backend, tokenizer, generation, sizes, maxQueue, runnerOptions };
+}
+
+/** @param steps what an engine over ranks has beside */
+export function assembleEngine(
+  { folder, config, backend, tokenizer, generation, sizes, maxQueue, runnerOptions }: EngineParts,
+  runner: ModelRunner,
+  steps: Pick<LocalEngineParts, 'untilIdle' | 'expertRows'> = {},
+): LocalEngine {
   const { cache, weightFormat, weightBytes } = runner;
+  const { endTokens, sampling } = generation;
+  const { contextTokens, maxBatch } = sizes;
   return new LocalEngine({
+    ...steps,
     runner,
     backend,
     tokenizer,
     endTokens,
-    speculative,
+    speculative: runnerOptions.speculative,
     maxBatch,
     defaults: sampling,
-    maxQueue: checked('maxQueue', options.maxQueue ?? MAX_QUEUE, 0),
+    maxQueue,
     grammars: new Grammars(tokenizer, config.vocab_size, endTokens),
     prefillTokens: PREFILL_TOKENS,
     info: {
@@ -70,11 +101,14 @@ export function openLocalEngine(folder: string, options: EngineOptions): LocalEn
   });
 }
 
-/** Longest sequence, and tokens of the cache. */
-function cacheSizes(
-  config: ModelConfig,
-  options: EngineOptions,
-): { contextTokens: number; maxBatch: number; cacheTokens: number } {
+/** Longest sequence, sequences together, and tokens of the cache. */
+export interface EngineSizes {
+  contextTokens: number;
+  maxBatch: number;
+  cacheTokens: number;
+}
+
+function cacheSizes(config: ModelConfig, options: EngineOptions): EngineSizes {
   const { max_position_embeddings: most, kv_lora_rank: latent, qk_rope_head_dim: rope } = config;
   const maxBatch = checked('maxBatch', options.maxBatch ?? MAX_BATCH, 1);
   // An upper bound: FP32 takes four bytes, and there may be an MTP module.

@@ -3,8 +3,9 @@ import { ropeTable, softmaxScale } from '../model/rope.js';
 import { isMoeLayer, type ModelConfig } from '../spec/model.js';
 import type { WeightFormat } from '../spec/serving.js';
 import type { AttentionWeights, ExpertWeights, FeedForwardWeights, SwigluWeights } from '../tensor/blocks.js';
-import type { StoredWeight } from '../tensor/inference.js';
+import type { StoredWeight, WeightPiece } from '../tensor/inference.js';
 import { Tensor } from '../tensor/tensor.js';
+import type { ShardedExperts } from './sharded-experts.js';
 
 /**
  * Where a model's weights come from. Names are those of `model/parameters.ts`; matrices come in the format that the
@@ -16,8 +17,15 @@ export interface WeightSource {
   readonly format: WeightFormat;
   /** Matrices of one width stacked, [Σ N, K]. */
   matrix(...names: string[]): StoredWeight;
-  /** A parameter [G, N, K]. */
-  groups(name: string): StoredWeight;
+  /**
+   * A parameter [G, N, K], or of its groups those in `which`, in that order.
+   * @param held pieces of groups that need not be read again
+   */
+  groups(
+    name: string,
+    which?: ArrayLike<number>,
+    held?: ReadonlyMap<number, readonly WeightPiece[]>,
+  ): StoredWeight;
   /** Rows `from`..`from + count` of each of `groups` equal parts of a matrix: G × [count, K]. */
   slices(name: string, groups: number, from: number, count: number): StoredWeight;
   /** The same, each turned: G × [K, count]. */
@@ -30,6 +38,8 @@ export interface WeightSource {
 export interface LayerWeights {
   attention: AttentionWeights;
   feedForward: FeedForwardWeights;
+  /** Where the layer's experts are spread over ranks. */
+  sharded?: ShardedExperts | undefined;
 }
 
 /** A module of Multi-Token Prediction [TR §2.2]. */
@@ -59,14 +69,27 @@ export interface StoredModel {
   readonly mtp: MtpWeights | undefined;
 }
 
-/** @param mtp whether to take the MTP module along */
-export function storedModel(source: WeightSource, mtp: boolean): StoredModel {
+/** What spreads experts over ranks. */
+export interface ExpertSharding {
+  /** Routed experts of a layer that this rank holds. */
+  readonly own: ArrayLike<number>;
+  /** Takes a layer's weights, which hold those alone. */
+  shard(layer: number, experts: ExpertWeights): ShardedExperts;
+}
+
+/**
+ * @param mtp whether to take the MTP module along
+ * @param sharding where this process holds some of the experts only
+ */
+export function storedModel(source: WeightSource, mtp: boolean, sharding?: ExpertSharding): StoredModel {
   const { config, format } = source;
   const table = config.qk_rope_head_dim > 0 ? ropeTable(config, config.max_position_embeddings) : NO_ROPE;
-  const layer = (l: number): LayerWeights => ({
-    attention: attentionWeights(source, l, table),
-    feedForward: feedForwardWeights(source, l),
-  });
+  const layer = (l: number): LayerWeights => {
+    const attention = attentionWeights(source, l, table);
+    const feedForward = feedForwardWeights(source, l, sharding?.own);
+    const { experts } = feedForward;
+    return { attention, feedForward, sharded: experts && sharding?.shard(l, experts) };
+  };
   const embedding = source.matrix('model.embed_tokens.weight');
   return {
     config,
@@ -129,7 +152,11 @@ function attentionWeights(source: WeightSource, l: number, table: Tensor): Atten
   };
 }
 
-function feedForwardWeights(source: WeightSource, l: number): FeedForwardWeights {
+function feedForwardWeights(
+  source: WeightSource,
+  l: number,
+  own: ArrayLike<number> | undefined,
+): FeedForwardWeights {
   const { config } = source;
   const prefix = `model.layers.${l}.`;
   const moe = isMoeLayer(config, l);
@@ -137,11 +164,15 @@ function feedForwardWeights(source: WeightSource, l: number): FeedForwardWeights
     norm: source.vector(`${prefix}post_attention_layernorm.weight`),
     eps: config.rms_norm_eps,
     dense: moe ? undefined : swiglu(source, `${prefix}mlp.`),
-    experts: moe ? expertWeights(source, `${prefix}mlp.`) : undefined,
+    experts: moe ? expertWeights(source, `${prefix}mlp.`, own) : undefined,
   };
 }
 
-function expertWeights(source: WeightSource, prefix: string): ExpertWeights {
+function expertWeights(
+  source: WeightSource,
+  prefix: string,
+  own: ArrayLike<number> | undefined,
+): ExpertWeights {
   const { config } = source;
   const bias = `${prefix}gate.e_score_correction_bias`;
   return {
@@ -149,8 +180,8 @@ function expertWeights(source: WeightSource, prefix: string): ExpertWeights {
     gate: source.matrix(`${prefix}gate.weight`),
     bias: source.has(bias) ? source.vector(bias) : Tensor.zeros([config.n_routed_experts], 'f32'),
     routed: {
-      gateUp: source.groups(`${prefix}experts.gate_up_proj`),
-      down: source.groups(`${prefix}experts.down_proj`),
+      gateUp: source.groups(`${prefix}experts.gate_up_proj`, own),
+      down: source.groups(`${prefix}experts.down_proj`, own),
     },
     shared: config.n_shared_experts > 0 ? swiglu(source, `${prefix}shared_experts.`) : undefined,
   };

@@ -1,5 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
-import type { Engine, EngineStats, WeightPaging } from '../infer/engine.js';
+import type { Engine, EngineStats, ExpertBalance, WeightPaging } from '../infer/engine.js';
 import type { Job, JobEvent } from './generation.js';
 
 /** Upper bounds of buckets, seconds. Assumed: from a small model's prompt in the cache to a long prompt on a busy machine. */
@@ -8,7 +8,7 @@ const FIRST_TOKEN_BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 3
 const PER_TOKEN_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
 const REQUEST_BUCKETS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
 
-type Figures = EngineStats & WeightPaging;
+type Figures = Omit<EngineStats, 'experts' | 'expertRows'> & WeightPaging;
 
 /** What the engine counts, by name and explanation. */
 const ENGINE_COUNTERS: Partial<Record<keyof Figures, [name: string, help: string]>> = {
@@ -32,6 +32,26 @@ const ENGINE_GAUGES: Partial<Record<keyof Figures, [name: string, help: string]>
   residentWeightBytes: ['fathom_weight_resident_bytes', 'Bytes of weights that are in memory now'],
   cachePagesUsed: ['fathom_cache_pages_used', 'Pages of the latent cache that hold something'],
 };
+
+/** Of experts over ranks: rows of the busiest rank over those of a mean one, and what placing them by load has done. */
+const BALANCE_GAUGES: [name: string, help: string, of: (balance: ExpertBalance) => number][] = [
+  [
+    'fathom_expert_imbalance',
+    'Rows of experts of the busiest rank over those of a mean one, since experts were placed last',
+    ({ imbalance }) => imbalance,
+  ],
+  [
+    'fathom_expert_imbalance_before',
+    'The same between the last two placements of experts by load; 0 before the first one',
+    ({ placements }) => placements.at(-1)?.before ?? 0,
+  ],
+  ['fathom_expert_placements', 'Placements of experts by load', ({ placements }) => placements.length],
+  [
+    'fathom_experts_moved',
+    'Experts that ranks loaded for placements by load',
+    ({ placements }) => placements.reduce((sum, { moved }) => sum + moved, 0),
+  ],
+];
 
 /** Figures of a server for Prometheus: its own, its engine's, and those of the process. */
 export class Metrics {
@@ -61,12 +81,15 @@ export class Metrics {
   });
   private readonly counters;
   private readonly gauges;
+  private readonly balance: [Gauge, (balance: ExpertBalance) => number][];
 
   constructor(private readonly engine: Engine) {
     collectDefaultMetrics({ register: this.registry });
     const registers = [this.registry];
     this.counters = build(ENGINE_COUNTERS, ([name, help]) => new Counter({ name, help, registers }));
     this.gauges = build(ENGINE_GAUGES, ([name, help]) => new Gauge({ name, help, registers }));
+    const spread = engine.info.ranks ? BALANCE_GAUGES : [];
+    this.balance = spread.map(([name, help, of]) => [new Gauge({ name, help, registers }), of]);
     this.describe();
   }
 
@@ -76,7 +99,9 @@ export class Metrics {
 
   /** All figures in the text format, the engine's as they are now. */
   async text(): Promise<string> {
-    const figures = { ...(await this.engine.stats()), ...(await this.engine.paging()) };
+    const { experts, expertRows: _, ...stats } = await this.engine.stats();
+    const figures = { ...stats, ...(await this.engine.paging()) };
+    if (experts) for (const [gauge, of] of this.balance) gauge.set(of(experts));
     for (const [field, gauge] of this.gauges) gauge.set(figures[field]);
     for (const [field, counter] of this.counters) {
       counter.reset();

@@ -71,7 +71,7 @@ export interface ExpertWeights {
   readonly gate: StoredWeight;
   /** f32 [E]; zeros where the model has none. */
   readonly bias: Tensor;
-  /** E groups. */
+  /** E groups; over ranks those of this one. */
   readonly routed: SwigluWeights;
   readonly shared: SwigluWeights | undefined;
 }

@@ -1,10 +1,10 @@
 import fs from 'node:fs';
-import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { selectBackend } from '../backend/select.js';
 import { UsageError, UserError } from '../errors.js';
 import { bindToPlane } from '../expert/planes/bind.js';
 import { PlaneTransport } from '../expert/planes/transport.js';
+import { type RankSettings, threadsOfRank } from '../expert/ranks.js';
 import { Team, type TeamSettings } from '../expert/team.js';
 import { Traffic } from '../expert/traffic.js';
 import { openMpi } from '../expert/transport/mpi.js';
@@ -19,23 +19,11 @@ import { listStates } from './state.js';
 import { sequencesOfRank } from './trainer.js';
 
 /** What training over ranks is asked for beside `RunOptions`. */
-export interface RankOptions {
-  /** Ranks that the experts of a layer are spread over; all by default. */
-  expertParallel?: number;
-  /** Nodes that a token may go to. */
-  nodesLimit?: number;
-  /** DISPATCH:COMBINE, `bf16:bf16` by default, `fp32:fp32` in FP32. */
-  wire?: string;
-  /** Ranks that share memory; all of a host by default. */
-  ranksPerNode?: number;
-  /** Checksums on messages between nodes. */
-  checksums?: boolean;
+export interface RankOptions extends RankSettings {
   /** Whether two halves of each micro-batch overlap; by default where experts are on other nodes. */
   overlap?: boolean;
   /** Steps between comparisons of what ranks hold in common; 50 by default, 0 for none. */
   digestEvery?: number;
-  /** Seconds of silence after which a rank is taken for lost; 15 by default. */
-  lostAfter?: number;
   /** Network interfaces of a host, one on each plane of the network; ranks take them by turns. */
   planes?: readonly string[];
 }
@@ -187,12 +175,6 @@ function checkBatch({ config }: RunFile, ranks: number, { overlap }: TeamSetting
 function newestCheckpoint(out: string): string {
   const [newest] = listStates(path.join(out, 'checkpoints'));
   return newest ? `${newest.step} ${fs.readFileSync(path.join(newest.folder, 'state.json'), 'utf8')}` : '';
-}
-
-/** The CPUs of a host shared out among its ranks. */
-export function threadsOfRank({ placement, rank }: Transport): number {
-  const neighbours = placement.hosts.filter((host) => host === placement.hosts[rank]).length;
-  return Math.max(1, Math.floor(availableParallelism() / neighbours));
 }
 
 function sumTraffic(team: Team): Traffic {

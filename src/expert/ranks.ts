@@ -1,0 +1,30 @@
+import { availableParallelism } from 'node:os';
+import { type MpiTransport, openMpi } from './transport/mpi.js';
+import type { Transport } from './transport/transport.js';
+
+/** How a command runs over the ranks of an MPI job. */
+export interface RankSettings {
+  /** Ranks that the experts of a layer are spread over; all by default. */
+  expertParallel?: number;
+  /** Nodes that a token may go to. */
+  nodesLimit?: number;
+  /** DISPATCH:COMBINE, `bf16:bf16` by default, `fp32:fp32` in FP32. */
+  wire?: string;
+  /** Ranks that share memory; all of a host by default. */
+  ranksPerNode?: number;
+  /** Checksums on messages between nodes. */
+  checksums?: boolean;
+  /** Seconds of silence after which a rank is taken for lost; 15 by default. */
+  lostAfter?: number;
+}
+
+/** Starts MPI for this rank. @throws UserError */
+export function openRanks({ ranksPerNode, lostAfter }: RankSettings): MpiTransport {
+  return openMpi({ perNode: ranksPerNode, silenceSeconds: lostAfter });
+}
+
+/** The CPUs of a host shared out among its ranks. */
+export function threadsOfRank({ placement, rank }: Transport): number {
+  const neighbours = placement.hosts.filter((host) => host === placement.hosts[rank]).length;
+  return Math.max(1, Math.floor(availableParallelism() / neighbours));
+}
