@@ -18,7 +18,9 @@ constexpr auto kPlaneBeatInterval = milliseconds(250);
 /// Polls without news before the thread starts to sleep between them.
 constexpr int kEagerPolls = 200;
 constexpr auto kNap = microseconds(20);
-/// Where nothing but receives in the background is open, and nobody waits.
+/// Polls without news, about half a second of them, before naps become long: a rank of a server may wait for hours.
+constexpr int kPatientPolls = 10000;
+/// Then, and where nothing but receives in the background is open, and nobody waits.
 constexpr auto kLongNap = microseconds(500);
 /// How long messages to a link that was cut may hold up the end, where there are planes.
 constexpr auto kLeaveAfter = seconds(1);
@@ -249,7 +251,8 @@ void Engine::nap(int idle) {
     lock.unlock();
     std::this_thread::yield();
   } else {
-    wake_.wait_for(lock, waiting_ == 0 && all_background() ? kLongNap : kNap);
+    const bool patient = idle >= kPatientPolls || (waiting_ == 0 && all_background());
+    wake_.wait_for(lock, patient ? kLongNap : kNap);
   }
 }
 

@@ -1,7 +1,8 @@
+import type { ServingRanks } from '../expert/ranks.js';
 import type { Engine, EngineInfo, EngineOptions, EngineStats, ExpertBalance } from '../infer/engine.js';
-import type { ServingRanks } from '../infer/open-ranks.js';
 import { bytes } from '../report/units.js';
 import { present } from './engine.js';
+import { END_SIGNALS } from './interrupt.js';
 import { isRank, onRank } from './ranks.js';
 import type { Outcome } from './session.js';
 
@@ -90,8 +91,13 @@ async function follow(
   ranks: ServingRanks,
 ): Promise<void> {
   const { openOnRanks } = await import('../infer/open-ranks.js');
-  process.on('SIGINT', () => {}).on('SIGTERM', () => {});
-  await (await openOnRanks(transport, folder, options, ranks)).ended;
+  const ignore = () => {};
+  for (const signal of END_SIGNALS) process.on(signal, ignore);
+  try {
+    await (await openOnRanks(transport, folder, options, ranks)).ended;
+  } finally {
+    for (const signal of END_SIGNALS) process.off(signal, ignore);
+  }
 }
 
 /** One line for people on ranks and how evenly their experts were loaded; undefined in one process. */

@@ -6,6 +6,7 @@ import type { ThreadedPrompts } from '../serve/prompt-threads.js';
 import type { ApiServer, ServerOptions } from '../serve/server.js';
 import { present } from './engine.js';
 import { addInferenceOptions, engineOptions, type InferenceFlags } from './inference.js';
+import { END_SIGNALS } from './interrupt.js';
 import { integer, real } from './options.js';
 import { describeRanks, type OpenEngine, onEngine, type ServingRankFlags } from './rank-engine.js';
 import { addServingRankOptions } from './ranks.js';
@@ -149,6 +150,6 @@ function stopSignal(): Promise<void> {
       came = true;
       resolve();
     };
-    process.on('SIGINT', take).on('SIGTERM', take);
+    for (const signal of END_SIGNALS) process.on(signal, take);
   });
 }

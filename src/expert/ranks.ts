@@ -18,6 +18,14 @@ export interface RankSettings {
   lostAfter?: number;
 }
 
+/** How an engine spans ranks; survives structured cloning. */
+export interface ServingRanks extends RankSettings {
+  /** Copies of experts beyond the first, in each layer; 0 by default. */
+  redundantExperts?: number;
+  /** Passes of the model after which experts are placed anew by measured loads; never by default. */
+  rebalanceEvery?: number;
+}
+
 /** Starts MPI for this rank. @throws UserError */
 export function openRanks({ ranksPerNode, lostAfter }: RankSettings): MpiTransport {
   return openMpi({ perNode: ranksPerNode, silenceSeconds: lostAfter });

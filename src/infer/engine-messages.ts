@@ -1,6 +1,7 @@
 /** What the two sides of an engine in a worker thread, or on another rank, tell each other; all of it survives structured cloning. */
 import { UserError } from '../errors.js';
 import { agree, isAgreed } from '../expert/agreement.js';
+import type { ServingRanks } from '../expert/ranks.js';
 import {
   type EngineInfo,
   type EngineOptions,
@@ -10,7 +11,6 @@ import {
   QueueFullError,
   type WeightPaging,
 } from './engine.js';
-import type { ServingRanks } from './open-ranks.js';
 
 export interface WorkerStart {
   folder: string;

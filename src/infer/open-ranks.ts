@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import path from 'node:path';
 import { UserError } from '../errors.js';
-import { type RankSettings, threadsOfRank } from '../expert/ranks.js';
+import { type ServingRanks, threadsOfRank } from '../expert/ranks.js';
 import { Team, type TeamSettings } from '../expert/team.js';
 import { nodesOf, type Transport } from '../expert/transport/transport.js';
 import { parseWire, wireName } from '../expert/wire/format.js';
@@ -21,14 +21,6 @@ import { RankLoop } from './rank-loop.js';
 import { RemoteEngine } from './remote-engine.js';
 import { partsOf, Sharding } from './sharding.js';
 import { SpreadEngine } from './spread-engine.js';
-
-/** How an engine spans ranks; survives structured cloning. */
-export interface ServingRanks extends RankSettings {
-  /** Copies of experts beyond the first, in each layer; 0 by default. */
-  redundantExperts?: number;
-  /** Passes of the model after which experts are placed anew by measured loads; never by default. */
-  rebalanceEvery?: number;
-}
 
 /** One rank's end of an engine over ranks. */
 export interface OnRank {

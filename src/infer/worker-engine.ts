@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
+import type { ServingRanks } from '../expert/ranks.js';
 import type { Engine, EngineInfo, EngineOptions } from './engine.js';
 import { type FromEngine, receiveError, type WorkerStart } from './engine-messages.js';
-import type { ServingRanks } from './open-ranks.js';
 import { RemoteEngine } from './remote-engine.js';
 
 /**

@@ -187,6 +187,12 @@ export const cases = {
     }
   },
 
+  /** Requests to an engine over ranks. */
+  async serve(t, options) {
+    const serving = await import('../infer/serving.mjs');
+    return serving[options.what](t, options);
+  },
+
   /** One bit of rank 1's copy of a parameter changes. */
   async flipped(t, options) {
     const { trainerOver } = await import('./training.mjs');
