@@ -18,6 +18,8 @@ constexpr auto kPlaneBeatInterval = milliseconds(250);
 /// Polls without news before the thread starts to sleep between them.
 constexpr int kEagerPolls = 200;
 constexpr auto kNap = microseconds(20);
+/// Where nobody waits, kernels have the core: a link takes up what is behind one look in a few of them.
+constexpr auto kBusyNap = microseconds(100);
 /// Polls without news, about half a second of them, before naps become long: a rank of a server may wait for hours.
 constexpr int kPatientPolls = 10000;
 /// Then, and where nothing but receives in the background is open, and nobody waits.
@@ -247,12 +249,12 @@ void Engine::nap(int idle) {
   if (!queue_.empty() || !calls_.empty()) return;
   if (active_.empty()) {
     wake_.wait_for(lock, milliseconds(stop_ ? 1 : 100));
-  } else if (idle < kEagerPolls) {
+  } else if (waiting_ > 0 && idle < kEagerPolls) {
     lock.unlock();
     std::this_thread::yield();
   } else {
     const bool patient = idle >= kPatientPolls || (waiting_ == 0 && all_background());
-    wake_.wait_for(lock, patient ? kLongNap : kNap);
+    wake_.wait_for(lock, patient ? kLongNap : waiting_ > 0 ? kNap : kBusyNap);
   }
 }
 
