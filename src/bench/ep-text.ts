@@ -3,12 +3,13 @@ import { bytes, duration, percent, rate } from '../report/units.js';
 import type { ExchangeResult } from './ep/exchange.js';
 import { type FaultResult, LOST_AFTER_SECONDS } from './ep/faults.js';
 import type { FlipResult } from './ep/flips.js';
+import type { StepTimes, TrainingResult } from './ep/training.js';
 import type { EpReport, LinkReport } from './ep.js';
 
 const right = (title: string) => ({ title, align: 'right' as const });
 
 /** The report for a terminal. */
-export function epText({ sizes, links, linksSkipped, faults, flips, mpi }: EpReport): string {
+export function epText({ sizes, training, links, linksSkipped, faults, flips, mpi }: EpReport): string {
   const local = table(
     [
       { title: `one host, ${mpi}` },
@@ -25,9 +26,14 @@ export function epText({ sizes, links, linksSkipped, faults, flips, mpi }: EpRep
     ]),
   );
   const skipped = linksSkipped === null ? [] : [`hosts with slow links were not measured: ${linksSkipped}`];
-  return [local, ...links.flatMap(linkTables), ...faultTable(faults), ...flipTable(flips), ...skipped].join(
-    '\n\n',
-  );
+  return [
+    local,
+    ...trainingTable(training),
+    ...links.flatMap(linkTables),
+    ...faultTable(faults),
+    ...flipTable(flips),
+    ...skipped,
+  ].join('\n\n');
 }
 
 function faultTable(faults: readonly FaultResult[]): string[] {
@@ -58,7 +64,7 @@ const ofBare = ({ bareSeconds, seconds }: ExchangeResult): string =>
   bareSeconds === null ? '—' : percent(bareSeconds / seconds);
 
 function linkTables(link: LinkReport): string[] {
-  const { limits, formats, overlap, torch } = link;
+  const { limits, formats, training, torch } = link;
   const name = `${link.hosts} hosts of ${link.ranksPerHost} ranks, ${link.bytesPerSecond / 1e6} MB/s each`;
   const all = limits[0]!.result;
   const bf16 = formats[0]!.result;
@@ -78,23 +84,68 @@ function linkTables(link: LinkReport): string[] {
     row(`${one.nodes} nodes, ${one.result.copiesPerToken.toFixed(2)} copies`, one, all),
   );
   const byFormat = formats.map((one) => row(`fp8:${one.combine}`, one, bf16));
-  const { exchangeSeconds, computeSeconds, serialSeconds, overlappedSeconds } = overlap;
-  const steps = [
-    ['exchange alone', duration(exchangeSeconds)],
-    ['computation alone', duration(computeSeconds)],
-    ['one after the other', duration(serialSeconds)],
-    ['overlapped', duration(overlappedSeconds)],
-    ['of the longer one', percent(overlappedSeconds / Math.max(exchangeSeconds, computeSeconds))],
-    [
-      'PyTorch, gloo, BF16, a copy for each expert',
-      torch
-        ? `${duration(torch.seconds)}, ${(torch.seconds / all.seconds).toFixed(2)} times ours`
-        : 'not installed (FATHOM_PEERS)',
-    ],
+  const peer = [
+    'PyTorch, gloo, BF16, a copy for each expert',
+    torch
+      ? `${duration(torch.seconds)}, ${(torch.seconds / all.seconds).toFixed(2)} times ours`
+      : 'not installed (FATHOM_PEERS)',
   ];
   return [
     table([{ title: `${name}: nodes a token` }, ...columns], byNodes),
     table([{ title: 'formats' }, ...columns], byFormat),
-    table([{ title: 'two micro-batches' }, right('a step')], steps),
+    table([{ title: 'the same exchange elsewhere' }, right('time')], [peer]),
+    ...(training ? [overlapTable(training)] : []),
+  ];
+}
+
+/** The longer one of what a step computes and what it sends: forward and backward cannot be shorter. */
+const boundSeconds = ({ plain, exchangeSeconds }: TrainingResult): number =>
+  Math.max(plain.passSeconds - plain.waitSeconds, exchangeSeconds ?? 0);
+
+/** Steps without and with halves that overlap. */
+function overlapTable(result: TrainingResult): string {
+  const { plain, overlapped, exchangeSeconds } = result;
+  const bound = boundSeconds(result);
+  const row = (name: string, { seconds, passSeconds, waitSeconds, optimizerSeconds }: StepTimes) => [
+    name,
+    ...[passSeconds, waitSeconds].map(duration),
+    percent(passSeconds / bound),
+    ...[optimizerSeconds, seconds].map(duration),
+  ];
+  const columns = ['forward, backward', 'waiting', 'of the longer one', 'optimizer', 'step'].map(right);
+  const alone = (name: string, seconds: number) => [name, duration(seconds), '', '', '', ''];
+  return table(
+    [{ title: 'training, two hosts of one rank' }, ...columns],
+    [
+      row('one micro-batch at a time', plain),
+      ...(overlapped ? [row('halves that overlap', overlapped)] : []),
+      alone('computation alone', plain.passSeconds - plain.waitSeconds),
+      alone('exchange alone', exchangeSeconds ?? 0),
+    ],
+  );
+}
+
+/** Speeds of one rank and of two. */
+function trainingTable(training: EpReport['training']): string[] {
+  if (!training) return [];
+  const { model, oneRank, twoRanks } = training;
+  const speed = ({ tokensPerStep, plain }: TrainingResult) => tokensPerStep / plain.seconds;
+  const row = (name: string, result: TrainingResult, times: StepTimes) => [
+    name,
+    rate(result.tokensPerStep / times.seconds, 'tokens'),
+    percent(result.tokensPerStep / times.seconds / speed(oneRank)),
+    ...[times.passSeconds, times.waitSeconds, times.codecSeconds, times.optimizerSeconds].map(duration),
+  ];
+  const { overlapped } = twoRanks;
+  const columns = ['speed', 'ratio', 'forward, backward', 'waiting', 'coding', 'optimizer'].map(right);
+  return [
+    table(
+      [{ title: `training ${model}, BF16` }, ...columns],
+      [
+        row('1 rank, 2 threads', oneRank, oneRank.plain),
+        row('2 ranks, 1 thread', twoRanks, twoRanks.plain),
+        ...(overlapped ? [row('the same, halves overlap', twoRanks, overlapped)] : []),
+      ],
+    ),
   ];
 }

@@ -8,8 +8,8 @@ import { type FaultResult, measureFaults } from './ep/faults.js';
 import { type FlipResult, measureFlips } from './ep/flips.js';
 import { makeHosts, noHosts } from './ep/hosts.js';
 import { capture, localRanks, runTasks } from './ep/launch.js';
-import type { OverlapResult } from './ep/overlap.js';
 import { type TorchResult, torchExchange } from './ep/torch.js';
+import type { TrainingCase, TrainingResult } from './ep/training.js';
 import { describeMachine, type Machine } from './machine.js';
 
 export interface EpOptions {
@@ -21,6 +21,8 @@ export interface EpOptions {
   links: boolean;
   /** Bytes a second of each host's link. */
   rates: readonly number[];
+  /** The preset whose training steps are measured, if any. */
+  training: TrainingCase['model'] | undefined;
   /** Whether ranks and links are made to fail (Linux). */
   faults: boolean;
   /** Python environment with PyTorch for comparison. */
@@ -33,6 +35,8 @@ export interface EpReport {
   mpi: string;
   /** Within this host. */
   sizes: { ranks: number; dispatchBytes: number; result: ExchangeResult }[];
+  /** Steps of one rank with two threads, and of two ranks with one each. */
+  training: { model: string; oneRank: TrainingResult; twoRanks: TrainingResult } | null;
   links: LinkReport[];
   /** Why there are no links, if so. */
   linksSkipped: string | null;
@@ -51,8 +55,8 @@ export interface LinkReport {
   limits: { nodes: number; result: ExchangeResult }[];
   /** Formats back. */
   formats: { combine: string; result: ExchangeResult }[];
-  /** Two hosts of one rank each. */
-  overlap: OverlapResult;
+  /** Steps on two hosts of one rank each; null where none was asked for. */
+  training: TrainingResult | null;
   /** The same tokens to every expert by itself, BF16, in PyTorch distributed; null where it is not installed. */
   torch: TorchResult | null;
 }
@@ -85,11 +89,12 @@ export async function benchEp(options: EpOptions, ui: Ui): Promise<EpReport> {
     const results = (await runTasks(localRanks(ranks), { tasks })) as ExchangeResult[];
     sizes.push(...results.map((result, i) => ({ ranks, dispatchBytes: options.sizes[i]!, result })));
   }
+  const training = options.training ? await measureOnThisHost(options.training, ui) : null;
   const linksSkipped = options.links ? (noHosts() ?? null) : 'not asked for';
   const links: LinkReport[] = [];
   for (const rate of linksSkipped === null ? options.rates : []) {
     progress.note(`${HOSTS} hosts with links of ${rate / 1e6} MB/s`);
-    links.push(await measureLinks(rate, options.peers));
+    links.push(await measureLinks(rate, options));
   }
   if (options.faults) progress.note('ranks and links that fail');
   const flips = options.faults ? measureFlips() : [];
@@ -99,6 +104,7 @@ export async function benchEp(options: EpOptions, ui: Ui): Promise<EpReport> {
     machine: describeMachine(addon, addon.info().isa),
     mpi: stdout.split('\n')[0]!,
     sizes,
+    training,
     links,
     linksSkipped,
     faults,
@@ -118,28 +124,42 @@ const LINK_CASE: ExchangeCase = {
   rounds: 7,
   bare: true,
 };
-/** Two hosts of one rank: one core each on the machine of bench/results, so that they compute at the same time. */
-const OVERLAP_HOSTS = 2;
-const OVERLAP_CASE: ExchangeCase = { ...LINK_CASE, groups: OVERLAP_HOSTS, groupsPerToken: OVERLAP_HOSTS };
+/** Hosts of one rank that train: one core each on the machine of bench/results, so that they compute at the same time. */
+const TRAINING_HOSTS = 2;
+const TRAINING_STEPS = 7;
 const LIMITS = [4, 2, 1];
 const FORMATS = ['bf16', 'fp8', 'logfmt10', 'logfmt8'];
 
-async function measureLinks(bytesPerSecond: number, peers: string | undefined): Promise<LinkReport> {
+async function measureOnThisHost(model: TrainingCase['model'], ui: Ui): Promise<EpReport['training']> {
+  ui.progress('bench ep').note(`training ${model} on one rank and on two`);
+  const [oneRank] = await runTraining(localRanks(1), { model, threads: 2, steps: TRAINING_STEPS });
+  const [twoRanks] = await runTraining(localRanks(2), { model, threads: 1, steps: TRAINING_STEPS });
+  return { model, oneRank, twoRanks };
+}
+
+const runTraining = async (mpirun: readonly string[], what: TrainingCase) =>
+  (await runTasks(mpirun, { tasks: [{ kind: 'training', what }] })) as [TrainingResult];
+
+async function measureLinks(
+  bytesPerSecond: number,
+  { peers, training: model }: EpOptions,
+): Promise<LinkReport> {
   const hosts = makeHosts(HOSTS, bytesPerSecond);
   try {
     const limits = LIMITS.map((nodes) => ({ ...LINK_CASE, groupsPerToken: nodes }));
     const formats = FORMATS.map((combine) => ({ ...LINK_CASE, wire: `fp8:${combine}` }));
     const exchange = [...limits, ...formats].map((what) => ({ kind: 'exchange' as const, what }));
     const exchanges = (await runTasks(hosts.mpirun(PER_HOST), { tasks: exchange })) as ExchangeResult[];
-    const overlap = [{ kind: 'overlap' as const, what: OVERLAP_CASE }];
-    const [step] = (await runTasks(hosts.mpirun(1, OVERLAP_HOSTS), { tasks: overlap })) as [OverlapResult];
+    const training = model
+      ? await runTraining(hosts.mpirun(1, TRAINING_HOSTS), { model, threads: 1, steps: TRAINING_STEPS })
+      : [null];
     return {
       bytesPerSecond,
       hosts: HOSTS,
       ranksPerHost: PER_HOST,
       limits: LIMITS.map((nodes, i) => ({ nodes, result: exchanges[i]! })),
       formats: FORMATS.map((combine, i) => ({ combine, result: exchanges[LIMITS.length + i]! })),
-      overlap: step,
+      training: training[0],
       torch: peers ? await torchExchange(peers, hosts.mpirun(PER_HOST), LINK_CASE) : null,
     };
   } finally {

@@ -1,4 +1,4 @@
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { integer } from './options.js';
 import { type Outcome, runs } from './session.js';
 
@@ -6,6 +6,7 @@ interface EpFlags {
   ranks: number[];
   sizes: number[];
   rates: number[];
+  training: 'tiny' | 'mini' | false;
   links: boolean;
   faults: boolean;
   out?: string;
@@ -37,10 +38,16 @@ export function addEpBench(
     .option('--ranks <list>', 'numbers of ranks on this host', list, [2, 4, 8])
     .option('--sizes <list>', 'KiB of tokens that a rank sends', list, [64, 512, 4096, 65536])
     .option('--rates <list>', 'MB/s of each link between hosts', list, [100, 50])
+    .addOption(
+      new Option('--training <preset>', 'whose training steps are measured')
+        .choices(['tiny', 'mini'])
+        .default('mini'),
+    )
+    .option('--no-training', 'leave training out')
     .option('--no-links', 'leave hosts with slow links out')
     .option('--no-faults', 'let no rank and no link fail')
     .option('--out <file>', 'where the results go as JSON (default: bench/results/ep.json)');
-  runs<EpFlags>(command, async (session, { ranks, sizes, rates, links, faults, out }) => {
+  runs<EpFlags>(command, async (session, { ranks, sizes, rates, training, links, faults, out }) => {
     const { benchEp } = await import('../bench/ep.js');
     const { epText } = await import('../bench/ep-text.js');
     const report = await benchEp(
@@ -48,6 +55,7 @@ export function addEpBench(
         ranks,
         sizes: sizes.map((size) => size * KIB),
         rates: rates.map((speed) => speed * MB),
+        training: training || undefined,
         links,
         faults,
         peers: process.env.FATHOM_PEERS,

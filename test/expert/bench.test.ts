@@ -16,7 +16,18 @@ describe.skipIf(noMpi)(`fathom bench ep ${noMpi ?? ''}`, () => {
   it('reports the exchange within this host', () => {
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'fathom-ep-'));
     const file = path.join(folder, 'ep.json');
-    const flags = ['--ranks', '2', '--sizes', '64', '--no-links', '--no-faults', '--out', file];
+    const flags = [
+      '--ranks',
+      '2',
+      '--sizes',
+      '64',
+      '--training',
+      'tiny',
+      '--no-links',
+      '--no-faults',
+      '--out',
+      file,
+    ];
     const command = [path.join(DIST, 'cli/main.js'), 'bench', 'ep', ...flags];
     const { status, stderr, stdout } = spawnSync(process.execPath, command, { encoding: 'utf8' });
     expect(status, stderr).toBe(0);
@@ -29,6 +40,12 @@ describe.skipIf(noMpi)(`fathom bench ep ${noMpi ?? ''}`, () => {
     expect(result.bytesPerRank).toBe(2 * 2 * 8 * 2 * 2048);
     expect(result.acrossBytes).toBe(0);
     expect(result.bareSeconds).toBeGreaterThan(0);
+    const { oneRank, twoRanks } = report.training!;
+    expect([oneRank.ranks, oneRank.overlapped, oneRank.plain.waitSeconds]).toEqual([1, null, 0]);
+    for (const { seconds, passSeconds, codecSeconds } of [twoRanks.plain, twoRanks.overlapped!]) {
+      expect(codecSeconds).toBeGreaterThan(0);
+      expect(seconds).toBeGreaterThan(passSeconds);
+    }
   });
 });
 

@@ -1,11 +1,8 @@
 import type { ExchangeCase, ExchangeResult } from './exchange.js';
-import type { OverlapResult } from './overlap.js';
 import type { TrainingCase, TrainingResult } from './training.js';
 
-export type EpTask =
-  | { kind: 'exchange' | 'overlap'; what: ExchangeCase }
-  | { kind: 'training'; what: TrainingCase };
-export type EpTaskResult = ExchangeResult | OverlapResult | TrainingResult;
+export type EpTask = { kind: 'exchange'; what: ExchangeCase } | { kind: 'training'; what: TrainingCase };
+export type EpTaskResult = ExchangeResult | TrainingResult;
 
 /** What ranks are told. */
 export interface EpOrder {
