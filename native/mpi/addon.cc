@@ -7,6 +7,7 @@
 //   send, receive, broadcast, barrier, allReduce, reduceScatter, allGather, allToAll -> request
 //   wait(request) -> bytes received;  done(request);  counterAdd, counterWait
 //   listen: a receive that may stay open;  counterReach, awaitNews(since, milliseconds): waits that end
+//   silence(rank) -> seconds since anything was heard of it
 //   usePlanes(perNode), linkSilence(rank) -> seconds: of networks with planes
 //   allToAllSeconds: MPI's own blocking exchange, timed
 #define FATHOM_ISA_NS mpi
@@ -186,6 +187,7 @@ bool counter_reach(Span counter, int64_t index, double target, int milliseconds)
 int64_t news() { return engine().news(); }
 void wait_news(int64_t since, int milliseconds) { engine().wait_news(since, milliseconds); }
 void use_planes(int per_node) { engine().use_planes(per_node); }
+double silence(int peer) { return engine().silent_seconds(peer); }
 double link_silence(int peer) { return engine().link_silence_seconds(peer); }
 
 int split(int comm, int colour, int key) {
@@ -287,6 +289,7 @@ NAPI_MODULE_INIT() {
   bind(target, "news", news);
   bind(target, "awaitNews", wait_news);
   bind(target, "usePlanes", use_planes);
+  bind(target, "silence", silence);
   bind(target, "linkSilence", link_silence);
   bind(target, "setSilenceLimit", set_silence_limit);
   bind(target, "finish", finish);

@@ -65,6 +65,8 @@ class Engine {
   void wait_news(int64_t since, int milliseconds);
   /// From now on beats go as on a network of planes (see above). @param per_node ranks of a node
   void use_planes(int per_node) { per_node_ = per_node; }
+  /// Seconds since anything was heard of `peer`, by any path.
+  double silent_seconds(int peer);
   /// Seconds since a message of this rank or of `peer` last reached the other straight.
   double link_silence_seconds(int peer);
   /// Runs a blocking call on MPI's thread and waits for it. @throws std::runtime_error
@@ -119,7 +121,6 @@ class Engine {
   void report(const std::string& message);
   void check();
   std::string error_text(const char* what, int code);
-  double silent_seconds(int peer);
 
   std::thread thread_;
   std::mutex mutex_;

@@ -1,15 +1,18 @@
 import { table } from '../report/table.js';
 import { bytes, duration, percent, rate } from '../report/units.js';
+import type { CutResult } from './ep/cuts.js';
 import type { ExchangeResult } from './ep/exchange.js';
 import { type FaultResult, LOST_AFTER_SECONDS } from './ep/faults.js';
 import type { FlipResult } from './ep/flips.js';
+import type { PlanesReport } from './ep/planes.js';
 import type { StepTimes, TrainingResult } from './ep/training.js';
 import type { EpReport, LinkReport } from './ep.js';
 
 const right = (title: string) => ({ title, align: 'right' as const });
 
 /** The report for a terminal. */
-export function epText({ sizes, training, links, linksSkipped, faults, flips, mpi }: EpReport): string {
+export function epText(report: EpReport): string {
+  const { sizes, training, links, linksSkipped, planes, faults, cuts, flips, mpi } = report;
   const local = table(
     [
       { title: `one host, ${mpi}` },
@@ -30,7 +33,9 @@ export function epText({ sizes, training, links, linksSkipped, faults, flips, mp
     local,
     ...trainingTable(training),
     ...links.flatMap(linkTables),
+    ...planeTable(planes),
     ...faultTable(faults),
+    ...cutTable(cuts),
     ...flipTable(flips),
     ...skipped,
   ].join('\n\n');
@@ -47,6 +52,37 @@ function faultTable(faults: readonly FaultResult[]): string[] {
     message ?? '—',
   ]);
   return [table([{ title: `faults, ranks lost after ${LOST_AFTER_SECONDS} s` }, ...columns], rows)];
+}
+
+function planeTable(reports: readonly PlanesReport[]): string[] {
+  if (reports.length === 0) return [];
+  const { hosts, ranksPerHost } = reports[0]!;
+  const columns = ['one link of the sum', 'planes', 'time ratio', 'bytes by plane'].map(right);
+  const rows = reports.map(({ planes, bytesPerSecond, shared, split, sentBytes }) => [
+    `${planes} planes of ${bytesPerSecond / 1e6} MB/s`,
+    duration(shared.seconds),
+    duration(split.seconds),
+    percent(split.seconds / shared.seconds),
+    sentBytes.map(bytes).join(', '),
+  ]);
+  return [table([{ title: `${hosts} hosts of ${ranksPerHost} ranks` }, ...columns], rows)];
+}
+
+function cutTable(cuts: readonly CutResult[]): string[] {
+  if (cuts.length === 0) return [];
+  const columns = ['before', 'longest step', 'while cut', 'after', 'sent meanwhile', 'same losses'].map(
+    right,
+  );
+  const rows = cuts.map((one) => [
+    one.cut,
+    duration(one.beforeSeconds),
+    duration(one.longestSeconds),
+    one.duringSeconds === null ? '—' : duration(one.duringSeconds),
+    duration(one.afterSeconds),
+    one.sentBytes.map(bytes).join(', '),
+    one.sameLosses ? 'yes' : 'NO',
+  ]);
+  return [table([{ title: 'cut in mid-run, a step' }, ...columns], rows)];
 }
 
 function flipTable(flips: readonly FlipResult[]): string[] {

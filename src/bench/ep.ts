@@ -3,11 +3,13 @@ import { UserError } from '../errors.js';
 import { loadMpiAddon } from '../expert/transport/addon.js';
 import { parseWire, rowBytes } from '../expert/wire/format.js';
 import type { Ui } from '../report/ui.js';
+import { type CutResult, measureCuts } from './ep/cuts.js';
 import type { ExchangeCase, ExchangeResult } from './ep/exchange.js';
 import { type FaultResult, measureFaults } from './ep/faults.js';
 import { type FlipResult, measureFlips } from './ep/flips.js';
 import { makeHosts, noHosts } from './ep/hosts.js';
 import { capture, localRanks, runTasks } from './ep/launch.js';
+import { measurePlanes, type PlanesReport } from './ep/planes.js';
 import { type TorchResult, torchExchange } from './ep/torch.js';
 import type { TrainingCase, TrainingResult } from './ep/training.js';
 import { describeMachine, type Machine } from './machine.js';
@@ -40,8 +42,12 @@ export interface EpReport {
   links: LinkReport[];
   /** Why there are no links, if so. */
   linksSkipped: string | null;
+  /** Hosts on two planes, of each speed. */
+  planes: PlanesReport[];
   /** How training met failures. */
   faults: FaultResult[];
+  /** How it went on while links were cut. */
+  cuts: CutResult[];
   /** What checks tell of single flipped bits. */
   flips: FlipResult[];
 }
@@ -92,13 +98,17 @@ export async function benchEp(options: EpOptions, ui: Ui): Promise<EpReport> {
   const training = options.training ? await measureOnThisHost(options.training, ui) : null;
   const linksSkipped = options.links ? (noHosts() ?? null) : 'not asked for';
   const links: LinkReport[] = [];
+  const planes: PlanesReport[] = [];
   for (const rate of linksSkipped === null ? options.rates : []) {
     progress.note(`${HOSTS} hosts with links of ${rate / 1e6} MB/s`);
     links.push(await measureLinks(rate, options));
+    progress.note(`hosts on two planes of ${rate / 1e6} MB/s`);
+    planes.push(await measurePlanes(rate, LINK_CASE));
   }
   if (options.faults) progress.note('ranks and links that fail');
   const flips = options.faults ? measureFlips() : [];
   const faults = options.faults ? await measureFaults(linksSkipped === null) : [];
+  const cuts = options.faults && linksSkipped === null ? await measureCuts() : [];
   progress.end();
   return {
     machine: describeMachine(addon, addon.info().isa),
@@ -107,7 +117,9 @@ export async function benchEp(options: EpOptions, ui: Ui): Promise<EpReport> {
     training,
     links,
     linksSkipped,
+    planes,
     faults,
+    cuts,
     flips,
   };
 }

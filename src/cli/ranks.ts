@@ -63,6 +63,21 @@ const PATIENCE_MS = 300;
 const MOST_PATIENCE_MS = 3000;
 
 /**
+ * Time for mpirun to find by itself that a host is cut off, which takes it ten seconds with the settings of `fathom launch`. To be
+ * told earlier by ranks would have it send something to that host and wait for an answer, for a quarter of an hour.
+ */
+const MPIRUN_NOTICES_MS = 20_000;
+
+const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** Whether all ranks of some other hosts are lost, and no others. */
+function isOfWholeHosts(lost: ReadonlySet<number>, { placement, rank }: Transport): boolean {
+  const { hosts } = placement;
+  const gone = new Set([...lost].map((r) => hosts[r]));
+  return lost.size > 0 && !gone.has(hosts[rank]) && hosts.every((host, r) => gone.has(host) === lost.has(r));
+}
+
+/**
  * Runs one rank's work. A failure that all ranks know of is thrown, and each ends by itself; any other ends all ranks at once,
  * with one line of the lowest rank that sees it.
  */
@@ -83,14 +98,19 @@ export async function onRank<T extends Transport>(
       throw error;
     }
     const { rank, placement } = transport;
-    await new Promise((resolve) => setTimeout(resolve, Math.min(PATIENCE_MS * rank, MOST_PATIENCE_MS)));
+    const lost = new Set(transport.lost());
+    const hostsLost = isOfWholeHosts(lost, transport);
+    await pause(Math.min(PATIENCE_MS * rank, MOST_PATIENCE_MS));
     const text = error instanceof Error ? error.message : String(error);
-    if (!(error instanceof ReportedError)) {
+    // Where a host is cut off, the lowest rank beside rank 0's host speaks, as mpirun ends nobody at once.
+    const mute = hostsLost && (lost.has(0) || placement.hosts.some((_, r) => r < rank && !lost.has(r)));
+    if (!(error instanceof ReportedError) && !mute) {
       const known = error instanceof UserError;
       process.stderr.write(
         `fathom: rank ${rank} on ${placement.hosts[rank]}: ${text}${known ? '' : `; this is a bug\n${(error as Error).stack}`}\n`,
       );
     }
+    if (hostsLost) await pause(MPIRUN_NOTICES_MS);
     transport.abort(1);
     throw error;
   }

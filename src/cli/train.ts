@@ -92,9 +92,10 @@ async function trainRank(
   options: RunOptions & RankOptions & { capture?: boolean },
   session: Session,
 ): Promise<Outcome> {
-  const { openRanks, trainOnRanks } = await import('../train/ranks.js');
+  const { openOnPlanes } = await import('../expert/planes/open.js');
+  const { trainOnRanks } = await import('../train/ranks.js');
   return onRank(
-    () => openRanks(options),
+    () => openOnPlanes(options),
     async (transport) => {
       const result = await trainOnRanks(transport, options, session);
       return { json: result, text: await describeTraining(result) };

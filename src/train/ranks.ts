@@ -2,12 +2,10 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { selectBackend } from '../backend/select.js';
 import { UsageError, UserError } from '../errors.js';
-import { bindToPlane } from '../expert/planes/bind.js';
-import { PlaneTransport } from '../expert/planes/transport.js';
-import { type RankSettings, threadsOfRank } from '../expert/ranks.js';
+import type { LaunchedTransport, PlaneSettings } from '../expert/planes/open.js';
+import { threadsOfRank } from '../expert/ranks.js';
 import { Team, type TeamSettings } from '../expert/team.js';
 import { Traffic } from '../expert/traffic.js';
-import { openMpi } from '../expert/transport/mpi.js';
 import { nodesOf, type Transport } from '../expert/transport/transport.js';
 import { parseWire, wireName } from '../expert/wire/format.js';
 import { LANES } from '../model/context.js';
@@ -19,17 +17,12 @@ import { listStates } from './state.js';
 import { sequencesOfRank } from './trainer.js';
 
 /** What training over ranks is asked for beside `RunOptions`. */
-export interface RankOptions extends RankSettings {
+export interface RankOptions extends PlaneSettings {
   /** Whether two halves of each micro-batch overlap; by default where experts are on other nodes. */
   overlap?: boolean;
   /** Steps between comparisons of what ranks hold in common; 50 by default, 0 for none. */
   digestEvery?: number;
-  /** Network interfaces of a host, one on each plane of the network; ranks take them by turns. */
-  planes?: readonly string[];
 }
-
-/** Silence after which a rank is lost where nothing else is said. */
-const LOST_AFTER_SECONDS = 15;
 
 /** What a run over ranks reports beside `TrainResult`. */
 export interface RankedResult extends TrainResult {
@@ -42,26 +35,6 @@ export interface RankedResult extends TrainResult {
     /** Sums over all ranks and steps of this process. */
     traffic: Traffic;
   };
-}
-
-/** A transport that names the MPI library behind it. */
-export type LaunchedTransport = Transport & { library: string };
-
-/** Starts MPI for this rank. @throws UserError */
-export function openRanks({ ranksPerNode, lostAfter, planes = [] }: RankOptions): LaunchedTransport {
-  const several = planes.length > 1;
-  if (planes.length > 0) bindToPlane(planes);
-  const silenceSeconds = lostAfter ?? LOST_AFTER_SECONDS;
-  const transport = openMpi({ perNode: ranksPerNode, silenceSeconds, planes: several });
-  if (!several) return transport;
-  const onPlane = (text: string) => process.stderr.write(`fathom: ${text}\n`);
-  const options = { planes: planes.length, lostAfterSeconds: silenceSeconds, onPlane };
-  try {
-    return Object.assign(new PlaneTransport(transport, options), { library: transport.library });
-  } catch (error) {
-    transport.close();
-    throw error;
-  }
 }
 
 /**

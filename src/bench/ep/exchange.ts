@@ -2,8 +2,9 @@ import { selectBackend } from '../../backend/select.js';
 import { Channel } from '../../expert/channel.js';
 import { type ExpertLayout, layOut } from '../../expert/layout.js';
 import { planSending, type SendPlan } from '../../expert/plan.js';
+import type { LaunchedTransport } from '../../expert/planes/open.js';
 import type { Traffic } from '../../expert/traffic.js';
-import type { MpiTransport } from '../../expert/transport/mpi.js';
+import { MpiTransport } from '../../expert/transport/mpi.js';
 import { Trip } from '../../expert/trip.js';
 import { parseWire, rowBytes } from '../../expert/wire/format.js';
 import { wireKernels } from '../../expert/wire/native.js';
@@ -82,7 +83,7 @@ export class ExchangeWork {
   private rows = new Uint16Array(0);
 
   constructor(
-    readonly transport: MpiTransport,
+    readonly transport: LaunchedTransport,
     readonly what: ExchangeCase,
     id: number,
   ) {
@@ -119,7 +120,11 @@ export class ExchangeWork {
 }
 
 /** Measures; collective. */
-export function measureExchange(transport: MpiTransport, what: ExchangeCase, id: number): ExchangeResult {
+export function measureExchange(
+  transport: LaunchedTransport,
+  what: ExchangeCase,
+  id: number,
+): ExchangeResult {
   const work = new ExchangeWork(transport, what, id);
   work.round();
   const trip = work.round();
@@ -129,12 +134,15 @@ export function measureExchange(transport: MpiTransport, what: ExchangeCase, id:
   const { dispatch, combine } = bytesBetween(work, trip);
   const { size } = transport.placement;
   const sum = dispatch.reduce((a, b) => a + b, 0) + combine.reduce((a, b) => a + b, 0);
-  const bareSeconds = what.bare ? bare(transport, dispatch, what) + bare(transport, combine, what) : null;
+  const bareSeconds =
+    what.bare && transport instanceof MpiTransport
+      ? bare(transport, dispatch, what) + bare(transport, combine, what)
+      : null;
   return { seconds, bytesPerRank: sum / size, ...shares(transport, what, traffic), bareSeconds };
 }
 
 /** Median over rounds of the slowest rank's seconds; ranks begin each together. */
-export function slowest(transport: MpiTransport, rounds: number, round: () => void): number {
+export function slowest(transport: LaunchedTransport, rounds: number, round: () => void): number {
   const seconds = new Float64Array(rounds);
   for (let i = 0; i < rounds; i++) {
     transport.world.barrier().wait();
@@ -146,7 +154,7 @@ export function slowest(transport: MpiTransport, rounds: number, round: () => vo
   return median([...seconds]);
 }
 
-function shares(transport: MpiTransport, { rounds, tokens }: ExchangeCase, traffic: Traffic) {
+function shares(transport: LaunchedTransport, { rounds, tokens }: ExchangeCase, traffic: Traffic) {
   const { size } = transport.placement;
   const { acrossPayloadBytes, withinPayloadBytes, copiesAcross } = traffic;
   const sums = Float64Array.of(acrossPayloadBytes, withinPayloadBytes, copiesAcross);

@@ -22,11 +22,9 @@ export interface FaultResult {
 
 /** Silence after which a rank is lost, in these runs. */
 export const LOST_AFTER_SECONDS = 5;
-/** Longer than mpirun takes to give an idle connection up (`hosts.ts`), which it does not do while it waits to be heard. */
-const LINK_LOST_AFTER_SECONDS = 15;
 const GIVE_UP_MS = 120_000;
 /** The built command line, from src/ as from dist/. */
-const CLI = resolve(fileURLToPath(import.meta.url), '../../../../dist/cli/main.js');
+export const CLI = resolve(fileURLToPath(import.meta.url), '../../../../dist/cli/main.js');
 
 /** Kills a rank, stops one, and, where hosts can be made, cuts a link, each in a run of training of its own. */
 export async function measureFaults(links: boolean): Promise<FaultResult[]> {
@@ -38,7 +36,7 @@ export async function measureFaults(links: boolean): Promise<FaultResult[]> {
   const hosts: Hosts = makeHosts(2, 100e6);
   try {
     const cut = () => hosts.link(1, false);
-    results.push(await inject('a link cut', hosts.mpirun(2), cut, LINK_LOST_AFTER_SECONDS));
+    results.push(await inject('a link cut', hosts.mpirun(2), cut));
   } finally {
     hosts.close();
   }
@@ -50,10 +48,9 @@ export async function inject(
   fault: string,
   mpirun: readonly string[],
   strike: (ranks: number[]) => void,
-  lostAfterSeconds = LOST_AFTER_SECONDS,
 ): Promise<FaultResult> {
   const out = mkdtempSync(join(tmpdir(), 'fathom-fault-'));
-  const train = [CLI, 'train', '--out', out, '--lost-after', `${lostAfterSeconds}`];
+  const train = [CLI, 'train', '--out', out, '--lost-after', `${LOST_AFTER_SECONDS}`];
   const corpus = join(out, 'text.txt');
   writeFileSync(corpus, words());
   const run = ['--preset', 'tiny', '--steps', '100000', '--precision', 'bf16', '--data', corpus];
@@ -80,7 +77,7 @@ export async function inject(
 }
 
 /** Text that is quickly tokenised: 40,000 words of few letters. */
-function words(): string {
+export function words(): string {
   const random = new Random(1);
   const word = () =>
     Array.from({ length: 2 + random.below(5) }, () => 'etaoinshr'[random.below(9)]!).join('');

@@ -9,6 +9,8 @@ export interface EpOrder {
   tasks: EpTask[];
   /** Ranks of a node; all of a host by default. */
   perNode?: number;
+  /** A host's interfaces on the planes of the network, where it has planes. */
+  planes?: readonly string[] | undefined;
 }
 
 /** Begins the line with results. */

@@ -1,11 +1,14 @@
 /** One rank of `fathom bench ep`, started by mpirun with an `EpOrder` as JSON; rank 0 prints a line with the results. */
-import { openMpi } from '../../expert/transport/mpi.js';
+import { openOnPlanes } from '../../expert/planes/open.js';
 import { measureExchange } from './exchange.js';
 import { type EpOrder, type EpTaskResult, RESULT_MARK } from './order.js';
 import { measureTraining } from './training.js';
 
-const { tasks, perNode } = JSON.parse(process.argv[2]!) as EpOrder;
-const transport = openMpi({ perNode });
+const { tasks, perNode, planes } = JSON.parse(process.argv[2]!) as EpOrder;
+const transport = openOnPlanes({
+  ...(perNode === undefined ? {} : { ranksPerNode: perNode }),
+  ...(planes ? { planes } : {}),
+});
 /** Those below are the channels of training itself, one task after the other. */
 const FIRST_CHANNEL = 64;
 

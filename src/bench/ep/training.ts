@@ -1,6 +1,6 @@
 import { selectBackend } from '../../backend/select.js';
+import type { LaunchedTransport } from '../../expert/planes/open.js';
 import { Team } from '../../expert/team.js';
-import type { MpiTransport } from '../../expert/transport/mpi.js';
 import { parseWire } from '../../expert/wire/format.js';
 import { initialise } from '../../model/initialise.js';
 import { isMoeLayer, type ModelConfig, parseModelConfig } from '../../spec/model.js';
@@ -47,7 +47,11 @@ const WARM_UP_STEPS = 3;
 const WIRE = 'bf16:bf16';
 
 /** @param id of the first channel of the exchange alone */
-export function measureTraining(transport: MpiTransport, what: TrainingCase, id: number): TrainingResult {
+export function measureTraining(
+  transport: LaunchedTransport,
+  what: TrainingCase,
+  id: number,
+): TrainingResult {
   const { size } = transport.placement;
   const runs = (size > 1 ? [false, true] : [false]).map((overlap) => new Run(transport, what, overlap));
   for (let i = 0; i < WARM_UP_STEPS; i++) for (const run of runs) run.step();
@@ -75,7 +79,7 @@ class Run {
   private optimizerSeconds = 0;
 
   constructor(
-    private readonly transport: MpiTransport,
+    private readonly transport: LaunchedTransport,
     { model, threads }: TrainingCase,
     overlap: boolean,
   ) {
@@ -138,7 +142,7 @@ class Run {
 }
 
 /** Every layer with experts makes the way twice: forward, and in backward. */
-function exchangeAlone(transport: MpiTransport, { model, config }: Run, id: number): number {
+function exchangeAlone(transport: LaunchedTransport, { model, config }: Run, id: number): number {
   const layers = Array.from(
     { length: model.num_hidden_layers + model.num_nextn_predict_layers },
     (_, layer) => layer,

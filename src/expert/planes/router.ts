@@ -73,7 +73,7 @@ export class Router {
   }
 
   send(data: Uint8Array, to: number, tag: number): void {
-    const held = this.with(to).send(data, tag, (bytes) => new Uint8Array(bytes));
+    const held = this.with(to).send(data, tag, unfilled);
     const way = this.wayTo(to);
     for (const one of held) this.pass(one.frame, way);
   }
@@ -204,6 +204,9 @@ export class Router {
     );
   }
 }
+
+/** Memory whose content is void. */
+const unfilled = (bytes: number): Uint8Array => new Uint8Array(Buffer.allocUnsafeSlow(bytes).buffer);
 
 /** Whether it is done; its handle is given back then. */
 function finished(pending: Pending): boolean {

@@ -114,6 +114,10 @@ export class PlaneTransport implements Transport {
     this.base.close();
   }
 
+  lost(): number[] {
+    return this.base.lost();
+  }
+
   abort(code: number): void {
     this.base.abort(code);
   }

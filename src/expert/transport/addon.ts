@@ -50,6 +50,7 @@ export interface MpiAddon {
   news(): number;
   awaitNews(since: number, milliseconds: number): void;
   usePlanes(perNode: number): void;
+  silence(rank: number): number;
   linkSilence(rank: number): number;
   setSilenceLimit(seconds: number): void;
   finish(): void;

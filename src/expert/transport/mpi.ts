@@ -14,20 +14,22 @@ import {
 export interface MpiOptions {
   /** Ranks of a node; by default all of a host. */
   perNode?: number | undefined;
-  /** Seconds of silence after which a rank is taken for lost; 15 by default. */
+  /** Seconds of silence after which a rank is taken for lost; 15 by default, 0 for never. */
   silenceSeconds?: number | undefined;
   /** Whether ranks with one place in their nodes have a plane of the network for themselves (`planes/transport.ts`). */
   planes?: boolean | undefined;
 }
 
 const WORLD = 0;
+export const SILENCE_SECONDS = 15;
 const COUNTER_BYTES = 4 * COUNTERS;
 
 /** Starts MPI in this process: one rank of the job that `mpirun` or `srun` launched. @throws UserError */
 export function openMpi(options: MpiOptions = {}): MpiTransport {
   const addon = loadMpiAddon();
   const { rank, size, hosts, library } = named(() => addon.start());
-  if (options.silenceSeconds !== undefined) addon.setSilenceLimit(options.silenceSeconds);
+  const silenceSeconds = options.silenceSeconds ?? SILENCE_SECONDS;
+  addon.setSilenceLimit(silenceSeconds);
   const perNode = options.perNode ?? ranksPerHost(hosts);
   try {
     checkNodes(hosts, perNode);
@@ -36,7 +38,7 @@ export function openMpi(options: MpiOptions = {}): MpiTransport {
     throw rank === 0 ? error : new ReportedError((error as Error).message);
   }
   if (options.planes) addon.usePlanes(perNode);
-  return new MpiTransport(addon, rank, { size, perNode, hosts }, library);
+  return new MpiTransport(addon, rank, { size, perNode, hosts }, library, silenceSeconds);
 }
 
 /** Ranks of each host. @throws UserError unless hosts have as many and their ranks are neighbours */
@@ -80,6 +82,7 @@ export class MpiTransport implements WatchedTransport {
     readonly placement: Placement,
     /** Name and version of the MPI library. */
     readonly library: string,
+    readonly silenceSeconds: number,
   ) {
     this.world = new MpiGroup(addon, WORLD, all(placement.size), rank);
   }
@@ -130,6 +133,12 @@ export class MpiTransport implements WatchedTransport {
 
   silence(rank: number): number {
     return this.addon.linkSilence(rank);
+  }
+
+  lost(): number[] {
+    const { silenceSeconds } = this;
+    if (silenceSeconds <= 0) return [];
+    return this.world.members.filter((r) => r !== this.rank && this.addon.silence(r) > silenceSeconds);
   }
 
   close(): void {

@@ -115,6 +115,10 @@ export class ThreadTransport implements WatchedTransport {
     return 0;
   }
 
+  lost(): number[] {
+    return [];
+  }
+
   close(): void {
     for (const port of this.end.ports) port?.close();
   }

@@ -93,6 +93,8 @@ export interface Transport {
    * @param arrived is raised by one when the message is there, whatever this rank is doing then
    */
   receive(into: Elements, from: number, tag: number, arrived?: Counter): Pending;
+  /** Ranks of which nothing was heard for longer than allowed. */
+  lost(): number[];
   /** Ends this rank's part; collective. */
   close(): void;
   /** Ends all ranks at once. */
