@@ -3,17 +3,19 @@ import { timedBackend } from '../backend/timed.js';
 import { transformerWeights } from '../infer/memory-weights.js';
 import { StoredRunner } from '../infer/model-runner.js';
 import type { StepBatch } from '../infer/runner.js';
-import { storedModel, type WeightSource } from '../infer/stored-model.js';
-import { initialise } from '../model/initialise.js';
+import { type StoredModel, storedModel, type WeightSource } from '../infer/stored-model.js';
 import { listParameters } from '../model/parameters.js';
 import { Transformer } from '../model/transformer.js';
+import { Random } from '../numerics/random.js';
 import type { OpSample, OpWork } from '../plan/ops.js';
-import type { ModelConfig } from '../spec/model.js';
+import { type ModelConfig, parseModelConfig } from '../spec/model.js';
+import { MODEL_PRESETS, type ModelPreset } from '../spec/presets.js';
 import type { Backend } from '../tensor/backend.js';
 import type { StoredWeight } from '../tensor/inference.js';
 import { PAGE_TOKENS } from '../tensor/latent-pages.js';
 import { Tensor } from '../tensor/tensor.js';
 import { type Clock, wallClock } from './measure.js';
+import { roughWeights } from './rough-weights.js';
 import { measureRounds, quiet, withBetween, workOf } from './step-work.js';
 
 /** The operations of a step of inference: prefill of prompts, or decoding of one token a sequence. */
@@ -34,7 +36,8 @@ const renamed = <T extends OpWork>(work: readonly T[]): T[] =>
 /** Counted on a backend that computes nothing. */
 export function countInference(one: InferenceCase, model: ModelConfig, like: Backend): OpWork[] {
   const counting = timedBackend(countingBackend(like).backend);
-  const step = stepOf(one, new DescribedWeights(model, counting.backend), counting.backend);
+  const weights = storedModel(new DescribedWeights(model, counting.backend), false);
+  const step = stepOf(one, weights, counting.backend, false);
   step();
   counting.reset();
   step();
@@ -42,40 +45,71 @@ export function countInference(one: InferenceCase, model: ModelConfig, like: Bac
   return renamed(withBetween(work, one.sequences * one.tokens));
 }
 
-/** Lower quartiles of `repeats` steps after two that warm up; random weights in BF16. */
+/** Presets with random weights in BF16, one at a time. */
+export class StoredPresets {
+  private last: { name: ModelPreset; model: StoredModel } | undefined;
+
+  constructor(private readonly backend: Backend) {}
+
+  open(name: ModelPreset): StoredModel {
+    if (this.last?.name !== name) {
+      const transformer = new Transformer(
+        parseModelConfig(MODEL_PRESETS[name], `preset ${name}`),
+        this.backend,
+        0,
+      );
+      roughWeights(transformer);
+      this.last = { name, model: storedModel(transformerWeights(transformer, 'bf16'), false) };
+    }
+    return this.last.model;
+  }
+}
+
+/** Lower quartiles of `repeats` steps or more, after some that warm up. */
 export function measureInference(
   one: InferenceCase,
-  model: ModelConfig,
+  model: StoredModel,
   backend: Backend,
   repeats: number,
   clock: Clock = wallClock,
 ): { seconds: number; samples: OpSample[] } {
   const timed = timedBackend(backend, clock);
-  const transformer = new Transformer(model, backend, 0);
-  initialise(transformer, 0);
-  const step = stepOf(one, transformerWeights(transformer, 'bf16'), timed.backend);
+  timed.measuring = false;
+  const step = stepOf(one, model, timed.backend, true);
   const rounds = measureRounds(step, timed, repeats, clock);
   const { seconds, samples } = quiet(rounds, one.tokens, one.sequences * one.tokens);
   return { seconds, samples: renamed(samples) };
 }
 
-/** A step that can be repeated: it writes the same places of the cache again. */
+/** Tokens of a prompt that are read at a time to fill the cache. */
+const CHUNK = 512;
+
+/**
+ * A step that can be repeated: it writes the same places of the cache again.
+ * @param read whether the context before it is read first; what attention sees decides which experts rows go to
+ */
 function stepOf(
   { sequences, tokens, context }: InferenceCase,
-  weights: WeightSource,
+  model: StoredModel,
   backend: Backend,
+  read: boolean,
 ): () => void {
   const perSequence = Math.ceil((context + tokens) / PAGE_TOKENS);
-  const model = storedModel(weights, false);
   const runner = new StoredRunner(backend, model, { format: 'bf16', pages: sequences * perSequence });
-  const range = Array.from({ length: sequences }, (_, s) => s);
-  const batch: StepBatch = {
-    tokens: Int32Array.from({ length: sequences * tokens }, (_, i) => i % model.config.vocab_size),
-    bounds: Int32Array.from({ length: sequences + 1 }, (_, s) => s * tokens),
-    lengths: range.map(() => context),
-    pages: range.map((s) => Int32Array.from({ length: perSequence }, (_, p) => s * perSequence + p)),
-    wanted: Int32Array.from(range, (s) => (s + 1) * tokens - 1),
-  };
+  const random = new Random(0);
+  const pagesOf = (s: number) => Int32Array.from({ length: perSequence }, (_, p) => s * perSequence + p);
+  const batchOf = (members: readonly number[], length: number, before: number): StepBatch => ({
+    tokens: Int32Array.from({ length: members.length * length }, () => random.below(model.config.vocab_size)),
+    bounds: Int32Array.from({ length: members.length + 1 }, (_, s) => s * length),
+    lengths: members.map(() => before),
+    pages: members.map(pagesOf),
+    wanted: Int32Array.from(members, (_, s) => (s + 1) * length - 1),
+  });
+  const all = Array.from({ length: sequences }, (_, s) => s);
+  for (const s of read ? all : []) {
+    for (let at = 0; at < context; at += CHUNK) runner.step(batchOf([s], Math.min(CHUNK, context - at), at));
+  }
+  const batch = batchOf(all, tokens, context);
   return () => void runner.step(batch);
 }
 

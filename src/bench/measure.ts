@@ -24,6 +24,9 @@ export const cpuClock: Clock = () => {
   return (user + system) / 1e6;
 };
 
+/** One thread is timed by what it takes of a core, whatever else runs there; several only by the clock on the wall. */
+export const clockOf = (threads: number): Clock => (threads === 1 ? cpuClock : wallClock);
+
 /** Seconds that `run` takes, once. */
 export function secondsOf(run: () => void, clock: Clock = wallClock): number {
   const started = clock();

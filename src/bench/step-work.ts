@@ -1,6 +1,5 @@
 import { countingBackend } from '../backend/counting.js';
 import { type OpTime, type TimedBackend, timedBackend } from '../backend/timed.js';
-import { initialise } from '../model/initialise.js';
 import type { OpSample, OpWork } from '../plan/ops.js';
 import type { ModelConfig } from '../spec/model.js';
 import type { Backend } from '../tensor/backend.js';
@@ -9,6 +8,7 @@ import { emptyBatch, measureLedger } from '../train/ledger.js';
 import { Trainer } from '../train/trainer.js';
 import { randomBatch } from './batch.js';
 import { type Clock, lowerQuartile, secondsOf, wallClock } from './measure.js';
+import { roughWeights } from './rough-weights.js';
 
 /** The operations of a training step: counted without computing, and measured. */
 
@@ -46,7 +46,7 @@ export function measureStep(
 ): MeasuredStep {
   const timed = timedBackend(backend, clock);
   const trainer = new Trainer(config, model, timed.backend);
-  initialise(trainer.model, config.seed);
+  roughWeights(trainer.model);
   const batch = randomBatch(model, config.batchSequences / config.microBatches, config.sequenceLength);
   const batches = Array.from({ length: config.microBatches }, () => batch);
   const rounds = measureRounds(() => trainer.trainStep(batches), timed, steps, clock);
@@ -61,6 +61,9 @@ interface Round {
 
 const WARM_UP_SECONDS = 0.2;
 const LEAST_SECONDS = 0.2;
+/** Long steps are run fewer times. */
+const MOST_SECONDS = 3;
+const LEAST_ROUNDS = 3;
 
 /** Looking costs some microseconds an operation, which the whole must not count. */
 export function measureRounds(run: () => void, timed: TimedBackend, rounds: number, clock: Clock): Round[] {
@@ -78,7 +81,9 @@ export function measureRounds(run: () => void, timed: TimedBackend, rounds: numb
   while (wallClock() - started < WARM_UP_SECONDS);
   const begun = wallClock();
   const kept: Round[] = [];
-  while (kept.length < rounds || wallClock() - begun < LEAST_SECONDS) kept.push(round());
+  const spent = () => wallClock() - begun;
+  const wanted = () => (spent() < MOST_SECONDS ? rounds : LEAST_ROUNDS);
+  while (kept.length < wanted() || spent() < LEAST_SECONDS) kept.push(round());
   return kept;
 }
 

@@ -42,7 +42,7 @@ async function runCalibrate(session: Session, { out, check, ...flags }: Calibrat
   const file = out ?? join(cacheFolder(), 'machine.json');
   if (check) return checkFile(session, file, flags.steps);
   const { calibrate } = await import('../bench/calibrate.js');
-  const machine = calibrate({ steps: flags.steps, ...present({ threads: flags.threads }) }, session);
+  const machine = await calibrate({ steps: flags.steps, ...present({ threads: flags.threads }) }, session);
   const content = new TextEncoder().encode(`${JSON.stringify(machine, null, 2)}\n`);
   writeFileAtomicallySync(file, (descriptor) => writeFully(descriptor, content, 0));
   return { json: { file, machine }, text: `${machineText(machine)}\n\n${file}` };
@@ -50,11 +50,11 @@ async function runCalibrate(session: Session, { out, check, ...flags }: Calibrat
 
 /** Exit code 1 where the predictions are worse than they must be. */
 async function checkFile(session: Session, file: string, steps: number): Promise<Outcome> {
-  const { validate } = await import('../bench/calibrate.js');
+  const { validate } = await import('../bench/predictions.js');
   const machine = parseMachine(readJsonFile(file), file);
   if (!machine.engine)
     throw new UserError(`${file} has no costs of the engine; write it with fathom calibrate`);
-  const result = validate(machine, machine.engine, steps, session);
+  const result = await validate(machine, machine.engine, steps, session);
   if (!result.met) process.exitCode = 1;
   const kept = join(dirname(file), PREDICTIONS);
   const content = new TextEncoder().encode(`${JSON.stringify(result, null, 2)}\n`);

@@ -40,7 +40,7 @@ export async function predictedStep({
   // Without the native backend nothing was calibrated.
   const engine = mfu === null ? undefined : await engineCosts();
   if (!engine) return undefined;
-  const { predictStep } = await import('../bench/calibrate.js');
+  const { predictStep } = await import('../bench/predictions.js');
   const { selectBackend } = await import('../backend/select.js');
   const { checkedConfig } = await import('../train/run-file.js');
   const { tokensPerStep } = await import('../train/config.js');
@@ -61,7 +61,7 @@ export async function predictedDecoding(
   const engine = info.backend === 'native' && stats.decodeSteps > 0 ? await engineCosts() : undefined;
   // Costs are those of weights and cache in BF16, and of one process.
   if (!engine || info.ranks || info.weightFormat !== 'bf16' || info.cacheFormat !== 'bf16') return undefined;
-  const { predictDecoding } = await import('../bench/calibrate.js');
+  const { predictDecoding } = await import('../bench/predictions.js');
   const { selectBackend } = await import('../backend/select.js');
   const { decodeSteps, decodeSequences, decodeRows, decodeContext, decodeSeconds } = stats;
   const mean = {
