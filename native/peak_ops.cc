@@ -101,15 +101,17 @@ double peak_amx_bf16() {
 /// Streams that a thread reads at once: one alone keeps the prefetchers from filling the memory's queues.
 constexpr int kStreams = 4;
 
-/// Bytes read a second from memory beyond the caches, each thread reading a part in `kStreams` streams.
-double peak_read(const float* data) {
-  const int64_t stream = kMemoryFloats / threads() / kStreams / 64 * 64;
-  return best_rate(static_cast<double>(stream) * kStreams * 4, [&](int64_t index) {
+/// Bytes read a second where `floats` are read over and over, `passes` times in all, each thread reading a part in `kStreams` streams.
+double read_rate(const float* data, int64_t floats, int64_t passes) {
+  const int64_t stream = floats / threads() / kStreams / 64 * 64;
+  return best_rate(static_cast<double>(stream) * kStreams * 4 * passes, [&](int64_t index) {
     f32x16 sum[kStreams] = {zero(), zero(), zero(), zero()};
     const float* from = data + index * kStreams * stream;
-    for (int64_t i = 0; i < stream; i += 32) {
+    for (int64_t pass = 0; pass < passes; ++pass) {
+      for (int64_t i = 0; i < stream; i += 32) {
 #pragma GCC unroll 4
-      for (int s = 0; s < kStreams; ++s) sum[s] += load(from + s * stream + i) + load(from + s * stream + i + 16);
+        for (int s = 0; s < kStreams; ++s) sum[s] += load(from + s * stream + i) + load(from + s * stream + i + 16);
+      }
     }
     for (auto& s : sum) keep(s);
   });
@@ -132,12 +134,23 @@ double peak_copy(float* data) {
 }
 
 /// Runs `measure` on memory that all threads have touched.
-double with_memory(double (*measure)(float*)) {
-  auto* data = static_cast<float*>(aligned_allocate(kMemoryFloats * 4));
-  parallel_ranges(kMemoryFloats, 1 << 20, [&](int64_t begin, int64_t end) { std::fill(data + begin, data + end, 1.0f); });
+template <class Measure>
+double with_memory(int64_t floats, const Measure& measure) {
+  auto* data = static_cast<float*>(aligned_allocate(floats * 4));
+  parallel_ranges(floats, 1 << 20, [&](int64_t begin, int64_t end) { std::fill(data + begin, data + end, 1.0f); });
   const double rate = measure(data);
   aligned_free(data);
   return rate;
+}
+
+/// Bytes that a measurement of small memory reads at least, so that its start does not count.
+constexpr int64_t kLeastRead = int64_t{1} << 26;
+
+/// readRate(bytes): bytes/s of reading so much memory over and over, which is what a cache of that size gives.
+double read_rate_of(double bytes) {
+  const auto floats = static_cast<int64_t>(bytes / 4);
+  if (floats < threads() * kStreams * 64) fail("readRate", "needs at least 1 KB for each thread");
+  return with_memory(floats, [&](float* data) { return read_rate(data, floats, std::max<int64_t>(1, kLeastRead / 4 / floats)); });
 }
 
 /// peak(kind): 'fma32', 'dotbf16', 'amxbf16' in FLOP/s, 'read', 'copy' in bytes/s, with the threads that are set.
@@ -145,14 +158,17 @@ double peak(std::string kind) {
   if (kind == "fma32") return peak_fma32();
   if (kind == "dotbf16") return peak_dot_bf16();
   if (kind == "amxbf16") return peak_amx_bf16();
-  if (kind == "read") return with_memory([](float* data) { return peak_read(data); });
-  if (kind == "copy") return with_memory(peak_copy);
+  if (kind == "read") return with_memory(kMemoryFloats, [](float* data) { return read_rate(data, kMemoryFloats, 1); });
+  if (kind == "copy") return with_memory(kMemoryFloats, peak_copy);
   fail("peak", "unknown kind \"" + kind + "\", known are fma32, dotbf16, amxbf16, read, copy");
 }
 
 }  // namespace
 
-void register_peak(const Exports& exports) { bind(exports, "peak", peak); }
+void register_peak(const Exports& exports) {
+  bind(exports, "peak", peak);
+  bind(exports, "readRate", read_rate_of);
+}
 
 }  // namespace FATHOM_ISA_NS
 }  // namespace fathom

@@ -16,7 +16,9 @@ export interface OpTime {
   flops: number;
   /** Bytes of all operands and results. */
   bytes: number;
-  /** Scores, one for a query, a key and a head, where an op multiplies with weights as well; their softmax costs apart. */
+  /** Floating-point operations outside of attention that is part of an op. */
+  productFlops: number;
+  /** Scores of attention that is part of an op, of the columns of tiles that kernels compute, filled or not. */
   pairs: number;
 }
 
@@ -64,7 +66,8 @@ function addTime(sums: Map<string, OpTime>, key: string, time: OpTime): void {
     sums.set(key, { ...time });
     return;
   }
-  for (const field of ['calls', 'seconds', 'flops', 'bytes', 'pairs'] as const) sum[field] += time[field];
+  for (const field of ['calls', 'seconds', 'flops', 'productFlops', 'bytes', 'pairs'] as const)
+    sum[field] += time[field];
 }
 
 function timed(
@@ -74,12 +77,13 @@ function timed(
   clock: () => number,
 ) {
   return (...values: unknown[]) => {
-    const { detail, flops, bytes: read = 0, pairs = 0 } = DETAILS[op]?.(values) ?? NO_DETAIL;
+    const found = DETAILS[op]?.(values) ?? NO_DETAIL;
+    const { detail, flops, productFlops = flops, bytes: read = 0, pairs = 0 } = found;
     const bytes = values.reduce<number>((sum, value) => sum + bytesIn(value), read);
     const started = clock();
     const result = run(...values);
     const seconds = clock() - started;
-    addTime(times, `${op} ${detail}`, { op, detail, calls: 1, seconds, flops, bytes, pairs });
+    addTime(times, `${op} ${detail}`, { op, detail, calls: 1, seconds, flops, productFlops, bytes, pairs });
     return result;
   };
 }
@@ -102,11 +106,16 @@ interface Detail {
   flops: number;
   /** Bytes that the operands do not tell. */
   bytes?: number;
-  /** Scores of attention that is part of an op. */
+  /** All of them where absent. */
+  productFlops?: number;
+  /** Of attention that is part of an op. */
   pairs?: number;
 }
 
 const NO_DETAIL: Detail = { detail: '', flops: 0 };
+
+/** Heads of rows that attention over the cache computes at a time, whether there are as many or not. */
+const TILE_COLUMNS = 16;
 
 /** How calls of an op are told apart; ops without an entry are not. */
 const DETAILS: Record<string, (values: unknown[]) => Detail> = {
@@ -133,15 +142,18 @@ const DETAILS: Record<string, (values: unknown[]) => Detail> = {
   latentAttention: ([, pages, rows, shape]) => {
     const { format, latent, rope } = pages as LatentPages;
     const { bounds, lengths } = rows as LatentRows;
-    let [seen, tokens] = [0, 0];
+    const { heads } = shape as { heads: number };
+    let [seen, tokens, pairs] = [0, 0, 0];
     lengths.data.forEach((before, s) => {
       const own = bounds.data[s + 1]! - bounds.data[s]!;
-      seen += own * before + (own * (own + 1)) / 2;
+      const keys = own * before + (own * (own + 1)) / 2;
+      seen += keys;
       tokens += before + own;
+      if (own > 0) pairs += (keys / own) * TILE_COLUMNS * Math.ceil((own * heads) / TILE_COLUMNS);
     });
-    const { heads } = shape as { heads: number };
     const bytes = (tokens * pageLayout({ format, latent, rope }).bytes) / PAGE_TOKENS;
-    return { detail: format, flops: 2 * heads * seen * (2 * latent + rope), bytes };
+    const flops = 2 * heads * seen * (2 * latent + rope);
+    return { detail: format, flops, productFlops: 2 * pairs * (2 * latent + rope), bytes, pairs };
   },
   project: ([x, w]) => {
     const { format, groups, n, k, bytes } = w as StoredWeight;
@@ -150,15 +162,16 @@ const DETAILS: Record<string, (values: unknown[]) => Detail> = {
     return { detail: `${format} [${rows}, ${k}] x [${n}]${shared}`, flops: 2 * rows * n * k, bytes };
   },
   attentionBlock: ([x, w, pages, at]) => {
-    const { down, query, keyUp, valueUp, output, heads, latent, rope } = w as AttentionWeights;
+    const { down, query, keyUp, valueUp, output, heads } = w as AttentionWeights;
     const weights = [down, query?.up, keyUp, valueUp, output].filter((one) => one !== undefined);
     const seen = DETAILS.latentAttention!([x, pages, (at as BlockRows).rows, { heads }]);
     const work = productsOf((x as Tensor).rows, weights);
     return {
       detail: `${down.format}, cache ${seen.detail}`,
       flops: work.flops + seen.flops,
+      productFlops: work.flops + seen.productFlops!,
       bytes: work.bytes + seen.bytes!,
-      pairs: seen.flops / (2 * (2 * latent + rope)),
+      pairs: seen.pairs!,
     };
   },
   feedForwardBlock: ([x, w]) => {
@@ -173,6 +186,10 @@ const DETAILS: Record<string, (values: unknown[]) => Detail> = {
     const share = 1 - (1 - shape.topK / shape.experts) ** rows;
     const bytes = own.bytes + chosen.bytes * share;
     return { detail: `${routed.down.format} experts`, flops: own.flops + chosen.flops, bytes };
+  },
+  normProject: ([, , , w, ids]) => {
+    const { format, n, k, bytes } = w as StoredWeight;
+    return { detail: format, flops: 2 * (ids as Tensor).size * n * k, bytes };
   },
   quantize: ([x, out]) => {
     const { rows, cols } = x as Tensor;

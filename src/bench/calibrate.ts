@@ -1,8 +1,9 @@
 import { totalmem } from 'node:os';
+import type { Addon, InstructionSet } from '../backend/native/addon.js';
 import { nativeBackend } from '../backend/native/index.js';
-import { fitOps, type OpSample } from '../plan/ops.js';
+import { fitOps, type OpSample, type StepWork } from '../plan/ops.js';
 import type { Ui } from '../report/ui.js';
-import type { GemmRate, Known, Machine } from '../spec/machine.js';
+import type { GemmRate, Known, Machine, ReadPoint } from '../spec/machine.js';
 import type { Backend } from '../tensor/backend.js';
 import {
   FITTED,
@@ -46,16 +47,31 @@ export async function calibrate(options: CalibrateOptions, ui: Ui): Promise<Mach
   const ceilings = measureCeilings(addon, kernelsOf(addon, isa), threads);
   const backend = nativeBackend(addon, threads, isa);
   const measuring = { steps: options.steps, clock: clockOf(threads) };
-  const samples = [
+  const reading = measureReading(addon, isa);
+  const steps = [
     ...(await sampleTraining(FITTED, backend, measuring, ui)),
     ...(await sampleServing(FITTED_SERVING, backend, measuring, ui)),
   ];
   const { cpu, date } = describeMachine(addon, isa);
   const source = `fathom calibrate, ${cpu}, ${threads} threads, ${date.slice(0, 10)}`;
   return {
-    ...machineOf(cpu, ceilings, samples, source),
-    engine: { threads, source, ops: fitOps(samples) },
+    ...machineOf(
+      cpu,
+      ceilings,
+      steps.flatMap(({ ops }) => ops),
+      source,
+    ),
+    engine: { threads, source, reading, ops: fitOps(steps, reading) },
   };
+}
+
+/** Sizes whose reading is measured: from what a core's own cache holds to what lies in memory alone. */
+const READ_BYTES = Array.from({ length: 13 }, (_, i) => 2 ** (18 + i));
+
+/** With the threads that are set. More is never read faster than less: where it seems so, others disturbed the less. */
+function measureReading(addon: Addon, isa: InstructionSet): ReadPoint[] {
+  const rates = READ_BYTES.map((bytes) => kernelsOf(addon, isa).readRate(bytes));
+  return READ_BYTES.map((bytes, i) => ({ bytes, bytesPerSecond: Math.max(...rates.slice(i)) }));
 }
 
 export async function sampleTraining(
@@ -63,12 +79,11 @@ export async function sampleTraining(
   backend: Backend,
   { steps, clock }: Measuring,
   ui: Ui,
-): Promise<OpSample[]> {
-  const found = await inTurn('calibrate', ui, cases, nameOf, (one) => {
+): Promise<StepWork<OpSample>[]> {
+  return inTurn('calibrate', ui, cases, nameOf, (one) => {
     const { config, model } = prepare(one);
-    return measureStep(config, model, backend, steps, clock).samples;
+    return measureStep(config, model, backend, steps, clock).step;
   });
-  return found.flat();
 }
 
 export async function sampleServing(
@@ -76,16 +91,15 @@ export async function sampleServing(
   backend: Backend,
   { steps, clock }: Measuring,
   ui: Ui,
-): Promise<OpSample[]> {
+): Promise<StepWork<OpSample>[]> {
   const presets = new StoredPresets(backend);
-  const found = await inTurn(
+  return inTurn(
     'calibrate inference',
     ui,
     cases,
     servingName,
-    (one) => measureInference(one, presets.open(one.model), backend, 2 * steps, clock).samples,
+    (one) => measureInference(one, presets.open(one.model), backend, 2 * steps, clock).step,
   );
-  return found.flat();
 }
 
 /** The constants that plans of whole clusters need: one device, no network, rates of large operations. */

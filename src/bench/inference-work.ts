@@ -7,7 +7,7 @@ import { type StoredModel, storedModel, type WeightSource } from '../infer/store
 import { listParameters } from '../model/parameters.js';
 import { Transformer } from '../model/transformer.js';
 import { Random } from '../numerics/random.js';
-import type { OpSample, OpWork } from '../plan/ops.js';
+import type { OpSample, OpWork, StepWork } from '../plan/ops.js';
 import { type ModelConfig, parseModelConfig } from '../spec/model.js';
 import { MODEL_PRESETS, type ModelPreset } from '../spec/presets.js';
 import type { Backend } from '../tensor/backend.js';
@@ -33,8 +33,14 @@ const inferenceKey = (key: string): string => `inference ${key}`;
 const renamed = <T extends OpWork>(work: readonly T[]): T[] =>
   work.map((one) => ({ ...one, key: inferenceKey(one.key) }));
 
+/** A step of inference reads weights and cache once. */
+const stepWork = <T extends OpWork>(ops: readonly T[]): StepWork<T> => ({
+  ops,
+  touchedBytes: ops.reduce((sum, { bytes }) => sum + bytes, 0),
+});
+
 /** Counted on a backend that computes nothing. */
-export function countInference(one: InferenceCase, model: ModelConfig, like: Backend): OpWork[] {
+export function countInference(one: InferenceCase, model: ModelConfig, like: Backend): StepWork {
   const counting = timedBackend(countingBackend(like).backend);
   const weights = storedModel(new DescribedWeights(model, counting.backend), false);
   const step = stepOf(one, weights, counting.backend, false);
@@ -42,7 +48,7 @@ export function countInference(one: InferenceCase, model: ModelConfig, like: Bac
   counting.reset();
   step();
   const work = counting.times().map((time) => workOf(time, one.tokens));
-  return renamed(withBetween(work, one.sequences * one.tokens));
+  return stepWork(renamed(withBetween(work, one.sequences * one.tokens)));
 }
 
 /** Presets with random weights in BF16, one at a time. */
@@ -72,13 +78,13 @@ export function measureInference(
   backend: Backend,
   repeats: number,
   clock: Clock = wallClock,
-): { seconds: number; samples: OpSample[] } {
+): { seconds: number; step: StepWork<OpSample> } {
   const timed = timedBackend(backend, clock);
   timed.measuring = false;
   const step = stepOf(one, model, timed.backend, true);
   const rounds = measureRounds(step, timed, repeats, clock);
   const { seconds, samples } = quiet(rounds, one.tokens, one.sequences * one.tokens);
-  return { seconds, samples: renamed(samples) };
+  return { seconds, step: stepWork(renamed(samples)) };
 }
 
 /** Tokens of a prompt that are read at a time to fill the cache. */

@@ -1,5 +1,5 @@
 import { nativeBackend } from '../backend/native/index.js';
-import { predictOps } from '../plan/ops.js';
+import { type EngineCosts, predictOps } from '../plan/ops.js';
 import type { Ui } from '../report/ui.js';
 import type { Machine } from '../spec/machine.js';
 import type { ModelConfig } from '../spec/model.js';
@@ -81,7 +81,7 @@ function validateStep(
   { steps, clock }: Measuring,
 ): Prediction {
   const { config, model } = prepare(one);
-  const predictedSeconds = predictStep(config, model, backend, engine.ops);
+  const predictedSeconds = predictStep(config, model, backend, engine);
   const measured = measureStep(config, model, backend, steps, clock);
   return {
     name: nameOf(one),
@@ -101,7 +101,7 @@ function validateServing(
   { steps, clock }: Measuring,
 ): Prediction {
   const model = presets.open(one.model);
-  const predictedSeconds = predictOps(countInference(one, model.config, backend), engine.ops).seconds;
+  const predictedSeconds = predictOps(countInference(one, model.config, backend), engine).seconds;
   const { seconds } = measureInference(one, model, backend, 2 * steps, clock);
   return {
     name: servingName(one),
@@ -118,8 +118,8 @@ export const predictStep = (
   config: TrainConfig,
   model: ModelConfig,
   like: Backend,
-  ops: NonNullable<Machine['engine']>['ops'],
-): number => predictOps(countStep(config, model, like), ops).seconds;
+  engine: EngineCosts,
+): number => predictOps(countStep(config, model, like), engine).seconds;
 
 /** What a mean step of decoding was like. */
 export interface MeanDecoding {
@@ -138,7 +138,7 @@ export function predictDecoding(
   mean: MeanDecoding,
   model: ModelConfig,
   like: Backend,
-  ops: Engine['ops'],
+  engine: EngineCosts,
 ): number | undefined {
   const sequences = Math.max(1, Math.round(mean.sequences));
   const context = Math.round(mean.context);
@@ -146,7 +146,7 @@ export function predictDecoding(
   const seconds = [1, 2].map((tokens) => {
     const { seconds: sum, parts } = predictOps(
       countInference({ sequences, tokens, context }, model, like),
-      ops,
+      engine,
     );
     return parts.length > 0 ? sum : Number.NaN;
   }) as [number, number];

@@ -1,6 +1,6 @@
 import { countingBackend } from '../backend/counting.js';
 import { type OpTime, type TimedBackend, timedBackend } from '../backend/timed.js';
-import type { OpSample, OpWork } from '../plan/ops.js';
+import type { OpSample, OpWork, StepWork } from '../plan/ops.js';
 import type { ModelConfig } from '../spec/model.js';
 import type { Backend } from '../tensor/backend.js';
 import type { TrainConfig } from '../train/config.js';
@@ -16,24 +16,24 @@ import { roughWeights } from './rough-weights.js';
 const BETWEEN = 'between operations';
 
 /** Operations of one step, counted on a backend that computes nothing. */
-export function countStep(config: TrainConfig, model: ModelConfig, like: Backend): OpWork[] {
+export function countStep(config: TrainConfig, model: ModelConfig, like: Backend): StepWork {
   const counting = timedBackend(countingBackend(like).backend);
   const trainer = new Trainer(config, model, counting.backend);
   const batches = Array.from({ length: config.microBatches }, () => emptyBatch(config, model));
   trainer.trainStep(batches);
   counting.reset();
   trainer.trainStep(batches);
-  const work = counting.times().map((time) => workOf(time, config.sequenceLength));
-  return withBetween(work, tokensOf(config));
+  const ops = counting.times().map((time) => workOf(time, config.sequenceLength));
+  return { ops: withBetween(ops, tokensOf(config)), touchedBytes: measureLedger(trainer).total };
 }
 
 const tokensOf = ({ batchSequences, sequenceLength }: TrainConfig): number => batchSequences * sequenceLength;
 
 export interface MeasuredStep {
   seconds: number;
-  /** What the trainer holds at the fullest moment of a step. */
+  /** What the trainer holds at the fullest moment of a step, all of which a step touches. */
   bytes: number;
-  samples: OpSample[];
+  step: StepWork<OpSample>;
 }
 
 /** Lower quartiles of `steps` steps after two that warm up. */
@@ -50,7 +50,9 @@ export function measureStep(
   const batch = randomBatch(model, config.batchSequences / config.microBatches, config.sequenceLength);
   const batches = Array.from({ length: config.microBatches }, () => batch);
   const rounds = measureRounds(() => trainer.trainStep(batches), timed, steps, clock);
-  return { ...quiet(rounds, config.sequenceLength, tokensOf(config)), bytes: measureLedger(trainer).total };
+  const { seconds, samples } = quiet(rounds, config.sequenceLength, tokensOf(config));
+  const bytes = measureLedger(trainer).total;
+  return { seconds, bytes, step: { ops: samples, touchedBytes: bytes } };
 }
 
 /** One step without looking into it, and one with. */
@@ -60,7 +62,7 @@ interface Round {
 }
 
 const WARM_UP_SECONDS = 0.2;
-const LEAST_SECONDS = 0.2;
+const LEAST_SECONDS = 0.4;
 /** Long steps are run fewer times. */
 const MOST_SECONDS = 3;
 const LEAST_ROUNDS = 3;
@@ -131,11 +133,11 @@ function sumByKey(samples: readonly OpSample[]): OpSample[] {
 }
 
 /** What an operation's cost depends on besides size: kind and format of a product, and whether experts share it. */
-export function workOf({ op, detail, calls, flops, bytes, pairs }: OpTime, length: number): OpWork {
+export function workOf({ op, detail, calls, productFlops, bytes, pairs }: OpTime, length: number): OpWork {
   const kind = detail.replaceAll(/ ?\[[^\]]*\]| x| of \d+ groups| in \d+ groups/g, '').trim();
   const grouped = / groups/.test(detail) ? ' grouped' : '';
   // Attention is quadratic: bytes times the length stand for its products.
-  const quadratic = op === 'attention' || op === 'attentionBackward' ? bytes * length : flops;
+  const quadratic = op === 'attention' || op === 'attentionBackward' ? bytes * length : productFlops;
   // A grouped product is one for every expert that gets rows, whose weights alone are read; the router is taken to be even.
   const groups = Number(/(\d+) groups/.exec(detail)?.[1] ?? 1);
   const rows = Number(/\[(\d+), \d+\] x/.exec(detail)?.[1] ?? Number.POSITIVE_INFINITY);

@@ -47,7 +47,7 @@ export async function predictedStep({
   const run = readJsonFile(join(out, 'run.json')) as { config: unknown };
   const { config, model } = checkedConfig(run.config, join(out, 'run.json'));
   if (model.attention_kind !== 'mla') return undefined;
-  const predictedSeconds = predictStep(config, model, selectBackend('auto', engine.threads), engine.ops);
+  const predictedSeconds = predictStep(config, model, selectBackend('auto', engine.threads), engine);
   const measuredSeconds = tokensPerStep(config) / tokensPerSecond;
   const deviation = predictedSeconds / measuredSeconds - 1;
   return { predictedSeconds, measuredSeconds, deviation, threads: engine.threads };
@@ -70,7 +70,7 @@ export async function predictedDecoding(
     context: decodeContext / decodeSequences,
   };
   const backend = selectBackend('auto', engine.threads);
-  const predictedSeconds = predictDecoding(mean, info.config, backend, engine.ops);
+  const predictedSeconds = predictDecoding(mean, info.config, backend, engine);
   if (predictedSeconds === undefined) return undefined;
   const measuredSeconds = decodeSeconds / decodeSteps;
   const deviation = predictedSeconds / measuredSeconds - 1;

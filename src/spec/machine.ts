@@ -58,12 +58,16 @@ const opCost = z.strictObject({
   secondsPerFlop: cost,
   /** Of a score of attention, where that is part of the operation. */
   secondsPerPair: cost,
+  /** Wherever it lies. */
   secondsPerByte: cost,
-  /** More for each byte beyond `cacheBytes` of a step, which comes from memory. */
-  secondsPerColdByte: cost,
-  cacheBytes: cost,
+  /** Times that its bytes come from beyond the nearest cache: by so much longer as the curve of reading says. */
+  readings: cost,
 });
 export type OpCost = z.infer<typeof opCost>;
+
+/** What reading `bytes` of memory over and over reaches: the caches show as steps. */
+const readPoint = z.strictObject({ bytes: positive, bytesPerSecond: positive });
+export type ReadPoint = z.infer<typeof readPoint>;
 
 const machineSchema = z.strictObject({
   name: z.string().min(1),
@@ -128,6 +132,8 @@ const machineSchema = z.strictObject({
     .strictObject({
       threads: z.int().positive(),
       source: z.string().min(1),
+      /** Ascending sizes. */
+      reading: z.array(readPoint).min(1),
       ops: z.record(z.string(), opCost),
     })
     .optional(),

@@ -27,8 +27,7 @@ const cost = {
   secondsPerFlop: 0,
   secondsPerPair: 0,
   secondsPerByte: 0,
-  secondsPerColdByte: 0,
-  cacheBytes: 0,
+  readings: 0,
 };
 
 /** Trains two steps of `tiny` with this Machine file in the cache folder. */
@@ -45,7 +44,7 @@ describe('a run on a calibrated machine', () => {
     const ops = { rmsNormBackward: { ...cost, secondsPerCall: 1 } };
     const { code, stdout } = await train('run', {
       ...MACHINES.h800,
-      engine: { threads: 1, source: 'test', ops },
+      engine: { threads: 1, source: 'test', reading: [{ bytes: 1e6, bytesPerSecond: 1e11 }], ops },
     });
     expect(code).toBe(0);
     expect(stdout).toMatch(/\nstep +\d+(\.0)? s predicted \(1 threads\), .* measured: \+\d+/);
@@ -64,7 +63,10 @@ describe('a run on a calibrated machine', () => {
 describe('a server on a calibrated machine', () => {
   it('ends with the predicted step of decoding beside the measured one', async () => {
     const ops = { 'inference between operations': { ...cost, secondsPerCall: 1 } };
-    const machine = { ...MACHINES.h800, engine: { threads: 1, source: 'test', ops } };
+    const machine = {
+      ...MACHINES.h800,
+      engine: { threads: 1, source: 'test', reading: [{ bytes: 1e6, bytesPerSecond: 1e11 }], ops },
+    };
     writeFileSync(join(folder, 'machine.json'), JSON.stringify(machine));
     const model = makeTinyModel();
     process.env.FATHOM_CACHE = folder;

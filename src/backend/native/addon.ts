@@ -336,6 +336,8 @@ export interface Kernels {
    * of memory; a copy counts bytes read and bytes written.
    */
   peak(unit: 'fma32' | 'dotbf16' | 'amxbf16' | 'read' | 'copy'): number;
+  /** Bytes a second of reading `bytes` of memory over and over: what a cache of that size gives. */
+  readRate(bytes: number): number;
 }
 
 export type InstructionSet = 'portable' | 'avx2' | 'avx512' | 'amx';
