@@ -290,6 +290,26 @@ FATHOM_INLINE f32x16 load(const bf16* p) {
 }
 FATHOM_INLINE void store(bf16* p, f32x16 x) { narrow16(reinterpret_cast<uint16_t*>(p), bf16_bits(x)); }
 
+/// Stores two vectors, one behind the other.
+FATHOM_INLINE void store(float* p, f32x16 a, f32x16 b) {
+  store(p, a);
+  store(p + 16, b);
+}
+FATHOM_INLINE void store(bf16* p, f32x16 a, f32x16 b) {
+#if defined(__AVX512BF16__) && defined(__AVX512DQ__)
+  // One instruction for both, but for subnormals, which it takes for zero, and NaN, whose bits it keeps.
+  constexpr int kNanOrSubnormal = 0x80 | 0x20 | 0x01;
+  const __m512 low = (__m512)a.p[0], high = (__m512)b.p[0];
+  if (__builtin_expect((_mm512_fpclass_ps_mask(low, kNanOrSubnormal) | _mm512_fpclass_ps_mask(high, kNanOrSubnormal)) == 0, 1)) {
+    const __m512bh both = _mm512_cvtne2ps_pbh(high, low);
+    std::memcpy(p, &both, sizeof(both));
+    return;
+  }
+#endif
+  store(p, a);
+  store(p + 16, b);
+}
+
 /// Loads the first n of sixteen elements; the others are zero.
 template <class T>
 FATHOM_INLINE auto load(const T* p, int64_t n) {

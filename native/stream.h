@@ -29,6 +29,20 @@ FATHOM_INLINE void finish_streams() {
 #endif
 }
 
+/// Stores two vectors past the caches; p is where a line begins.
+template <class T>
+FATHOM_INLINE void stream(T* p, f32x16 a, f32x16 b) {
+#if defined(__AVX512F__)
+  alignas(64) T line[32];
+  store(line, a, b);
+  for (size_t at = 0; at < sizeof(line); at += kLine) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(reinterpret_cast<char*>(p) + at), _mm512_load_si512(reinterpret_cast<char*>(line) + at));
+  }
+#else
+  store(p, a, b);
+#endif
+}
+
 /// Copies past the caches; asks for the lines of `next`, if there is one, as it goes.
 inline void stream_copy(void* to, const void* from, int64_t bytes, const void* next = nullptr) {
 #if defined(__AVX2__)

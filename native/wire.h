@@ -147,8 +147,7 @@ FATHOM_INLINE void decode_bytes(const uint8_t* codes, float scale, T* out) {
   for (int i = 0; i < kWireTile; i += 32) {
     f32x16 values[2];
     decode_line<F>(codes + i, values);
-    store(out + i, values[0] * scale);
-    store(out + i + 16, values[1] * scale);
+    store(out + i, values[0] * scale, values[1] * scale);
   }
 }
 

@@ -52,6 +52,8 @@ struct Target {
 
   Target(int64_t rows, int64_t row_bytes) : streams(rows * row_bytes >= kStreamFrom), bytes(row_bytes) {}
 
+  /// Whether a row there is made of whole lines, which may be streamed as they are made.
+  bool lines(const void* to) const { return streams && (reinterpret_cast<uintptr_t>(to) | static_cast<uintptr_t>(bytes)) % kLine == 0; }
   template <class T>
   T* begin(void* to) const {
     return static_cast<T*>(streams ? scratch_bytes(kRowSlot, static_cast<size_t>(bytes) + 2 * kLine) : to);
@@ -126,7 +128,7 @@ void wire_decode(Span base, Span places, int format, Span out, int64_t width) {
 }
 
 /// out = Σ weight(j) · row(j) over j of [first, last), in FP32 from zero. Asks for the rows up to `ahead` as it goes.
-template <class T, class Out, class Row, class Weight>
+template <class T, bool Stream = false, class Out, class Row, class Weight>
 FATHOM_INLINE void sum_rows(int64_t width, int64_t first, int64_t last, int64_t ahead, const Row& at, const Weight& weight, Out* out) {
   constexpr int64_t kChunk = 64;
   int64_t i = 0;
@@ -138,8 +140,10 @@ FATHOM_INLINE void sum_rows(int64_t width, int64_t first, int64_t last, int64_t 
 #pragma GCC unroll 4
       for (int v = 0; v < 4; ++v) sum[v] += load(values + 16 * v) * weight(j);
     }
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v) store(out + i + 16 * v, sum[v]);
+    for (int v = 0; v < 4; v += 2) {
+      if constexpr (Stream) stream(out + i + 16 * v, sum[v], sum[v + 1]);
+      else store(out + i + 16 * v, sum[v], sum[v + 1]);
+    }
   }
   for (; i < width; i += 16) {
     const int64_t n = std::min<int64_t>(16, width - i);
@@ -162,11 +166,11 @@ struct Summands {
     check_bounds(bounds, outputs + 1, places.count, op, "bounds");
   }
 
-  /// The sum of an output's rows alone.
-  template <class Out>
+  /// The sum of an output's rows alone; `Stream` where it is made of whole lines that go past the caches.
+  template <bool Stream = false, class Out>
   void sum(int64_t output, Out* out) const {
-    if (row.format == kF32) return sum_plain<float>(output, out);
-    if (row.format == kBf16) return sum_plain<bf16>(output, out);
+    if (row.format == kF32) return sum_plain<float, Stream>(output, out);
+    if (row.format == kBf16) return sum_plain<bf16, Stream>(output, out);
     float* sums = scratch<float>(kSumSlot, row.width);
     std::fill_n(sums, row.width, 0.0f);
     add(output, sums);
@@ -189,11 +193,11 @@ struct Summands {
   }
 
  private:
-  template <class T, class Out>
+  template <class T, bool Stream, class Out>
   void sum_plain(int64_t output, Out* out) const {
     const auto at = [&](int64_t j) { return reinterpret_cast<const T*>(places[j]); };
     const int64_t ahead = bounds[std::min(output + 2, outputs)];
-    sum_rows<T>(row.width, bounds[output], bounds[output + 1], ahead, at, [](int64_t) { return 1.0f; }, out);
+    sum_rows<T, Stream>(row.width, bounds[output], bounds[output + 1], ahead, at, [](int64_t) { return 1.0f; }, out);
   }
 };
 
@@ -210,6 +214,10 @@ void wire_sum(Span base, int format, Span bounds, Span places, Span other_base, 
     const Target target(outputs, width * static_cast<int64_t>(sizeof(T)));
     parallel_rows(outputs, width * 4, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
+        if (lists.size() == 1 && target.lines(to + p * width)) {
+          lists[0].sum<true>(p, to + p * width);
+          continue;
+        }
         T* made = target.begin<T>(to + p * width);
         if (lists.size() == 1) {
           lists[0].sum(p, made);
@@ -264,9 +272,10 @@ void wire_partial(Span rows, int64_t width, Span members, Span weights, Span bou
     const auto weight_of = [&](int64_t j) { return weight ? weight[j] : 1.0f; };
     parallel_rows(to.count, width * 2, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
-        T* made = target.begin<T>(to[p]);
-        sum_rows<T>(width, limit[p], limit[p + 1], limit[std::min(p + 2, to.count)], at, weight_of, made);
-        target.end(to[p], made);
+        T* out = reinterpret_cast<T*>(to[p]);
+        const int64_t ahead = limit[std::min(p + 2, to.count)];
+        if (target.lines(out)) sum_rows<T, true>(width, limit[p], limit[p + 1], ahead, at, weight_of, out);
+        else sum_rows<T>(width, limit[p], limit[p + 1], ahead, at, weight_of, out);
       }
       target.finish();
     });

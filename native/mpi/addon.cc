@@ -21,6 +21,9 @@
 namespace fathom {
 namespace {
 
+/// Bytes of a cache line.
+constexpr int64_t kLine = 64;
+
 Engine& engine() { return Engine::get(); }
 
 int bytes_per_element(DType dtype) {
@@ -85,7 +88,7 @@ int64_t receive(int comm, Span into, int from, int tag, Span counter, int64_t in
   const MPI_Datatype type = mpi_type("receive", into.dtype);
   const MPI_Comm c = engine().comm(comm);
   Signal signal;
-  if (counter) signal = {{counter.as<int32_t>("receive", "counter", index + 1) + index}, delta};
+  if (counter) signal = {{counter.as<int32_t>("receive", "counter", index + 2) + index}, delta};
   return engine().submit([=](MPI_Request* r) { return MPI_Irecv(into.data, count, type, from, tag, c, r); }, signal);
 }
 
@@ -171,16 +174,16 @@ int64_t wait(int64_t request) { return engine().wait(request); }
 bool done(int64_t request) { return engine().done(request); }
 
 void counter_add(Span counter, int64_t index, int delta) {
-  Counter{counter.as<int32_t>("counterAdd", "counter", index + 1) + index}.add(delta);
+  Counter{counter.as<int32_t>("counterAdd", "counter", index + 2) + index}.add(delta);
 }
 
 void counter_wait(Span counter, int64_t index, double target) {
-  const Counter at{counter.as<int32_t>("counterWait", "counter", index + 1) + index};
+  const Counter at{counter.as<int32_t>("counterWait", "counter", index + 2) + index};
   engine().wait_counter(at, static_cast<int32_t>(static_cast<uint32_t>(static_cast<int64_t>(target))));
 }
 
 bool counter_reach(Span counter, int64_t index, double target, int milliseconds) {
-  const Counter at{counter.as<int32_t>("counterReach", "counter", index + 1) + index};
+  const Counter at{counter.as<int32_t>("counterReach", "counter", index + 2) + index};
   return engine().wait_counter(at, static_cast<int32_t>(static_cast<uint32_t>(static_cast<int64_t>(target))), milliseconds);
 }
 
@@ -217,16 +220,22 @@ napi_value shared_memory(napi_env env, napi_callback_info info) {
     void* base = nullptr;
     int members = 1;
     MPI_Comm_size(c, &members);
+    int place = 0;
+    MPI_Comm_rank(c, &place);
+    // MPI may begin anywhere: the first asks for a line more, so that pieces begin where lines do.
+    const int64_t asked = place == 0 ? bytes + kLine : bytes;
     engine().run(("allocating " + std::to_string(bytes) + " bytes of shared memory for each rank").c_str(), [&] {
       MPI_Win window;
       void* own = nullptr;
-      const int code = MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, c, &own, &window);
+      const int code = MPI_Win_allocate_shared(asked, 1, MPI_INFO_NULL, c, &own, &window);
       if (code != MPI_SUCCESS) return code;
       MPI_Aint size = 0;
       int unit = 0;
       // Lives as long as the process: pieces lie one after the other, so that the first is where all begin.
       return MPI_Win_shared_query(window, 0, &size, &unit, &base);
     });
+    const auto first = reinterpret_cast<uintptr_t>(base);
+    base = reinterpret_cast<void*>((first + kLine - 1) / kLine * kLine);
     const size_t total = static_cast<size_t>(bytes) * static_cast<size_t>(members);
     if (napi_create_external_arraybuffer(env, base, total, nullptr, nullptr, &result) != napi_ok) {
       fail("sharedMemory", "the JavaScript engine refused a buffer of " + std::to_string(total) + " bytes");

@@ -22,9 +22,11 @@
 
 namespace fathom {
 
-/// A count in memory that the ranks of a node share; those who wait for it sleep.
+/// A count in memory that the ranks of a node share, and behind it the number of those who sleep until it changes.
 struct Counter {
   int32_t* value = nullptr;
+
+  int32_t* sleepers() const { return value + 1; }
 
   void add(int32_t delta) const;
   /// Sleeps until the count has reached `target` or `milliseconds` have passed; says which (counts may wrap).

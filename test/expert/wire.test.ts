@@ -111,6 +111,26 @@ describe.each(levels)('kernels of the wire: $isa', ({ kernels }) => {
     });
   }
 
+  it('keeps subnormals, infinities and NaN of BF16 in sums', () => {
+    const width = 256;
+    const x = tensor(values(2 * width), width, 'bf16');
+    const codes = x.data as Uint16Array;
+    // Subnormal, infinite, NaN with bits of its own, and both zeros, each among plain neighbours.
+    [0x0001, 0x8047, 0x7f80, 0xff80, 0x7fa5, 0xffc1, 0x0000, 0x8000].forEach((code, i) => {
+      codes[40 * i] = codes[width + 40 * ((i + 3) % 6)] = code;
+    });
+    const results = [kernels, referenceWire].map((which) => {
+      const wire = new Uint8Array(2 * 2 * width);
+      const [bounds, places] = [Int32Array.of(0, 2, 3), Int32Array.of(0, width / 2)];
+      which.partial(x, Int32Array.of(0, 1, 1), Float32Array.of(1, 0.5, 1), bounds, wire, places);
+      const sum = Tensor.zeros([1, width], 'bf16');
+      const list = { base: wire, format: parseWireFormat('bf16'), bounds: Int32Array.of(0, 2), places };
+      which.sum(list, undefined, sum);
+      return { wire, sum: sum.data };
+    });
+    expect(results[0]).toEqual(results[1]);
+  });
+
   it('writes past the caches what it writes into them', () => {
     // 8 MiB and more of BF16 in one call, against calls of a quarter of it; rows begin between lines of 64 bytes.
     const [rows, width] = [4400, 1000];

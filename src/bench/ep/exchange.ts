@@ -81,6 +81,7 @@ export class ExchangeWork {
   readonly x: Tensor;
   readonly y: Tensor;
   private rows = new Uint16Array(0);
+  private readonly backend = selectBackend('native', 1);
 
   constructor(
     readonly transport: LaunchedTransport,
@@ -89,21 +90,27 @@ export class ExchangeWork {
   ) {
     const { tokens, hidden, topK, experts, wire } = what;
     this.layout = layOut(transport.placement, transport.rank, experts, transport.placement.size);
-    const kernels = wireKernels(selectBackend('native', 1));
+    const kernels = wireKernels(this.backend);
     const shape = { topK, hidden, maxTokens: tokens, activation: 'bf16' as const };
     this.channel = new Channel(transport, this.layout, shape, kernels, id, { wire: parseWire(wire) });
     const { ids, weights } = randomChoices(what, 1 + transport.rank);
     this.sent = planSending(this.layout, topK, ids, weights);
     const random = new Random(7);
-    const codes = Uint16Array.from({ length: tokens * hidden }, () => 0x3f80 + random.below(128));
-    this.x = new Tensor([tokens, hidden], 'bf16', codes);
-    this.y = Tensor.zeros([tokens, hidden], 'bf16');
+    this.x = new Tensor([tokens, hidden], 'bf16', this.values(tokens * hidden));
+    this.y = new Tensor([tokens, hidden], 'bf16', this.values(tokens * hidden));
+    const codes = this.x.data as Uint16Array;
+    for (let i = 0; i < codes.length; i++) codes[i] = 0x3f80 + random.below(128);
+  }
+
+  /** Memory for `count` values, as training has it. */
+  private values(count: number): Uint16Array<ArrayBuffer> {
+    return new Uint16Array(this.backend.allocate(2 * count), 0, count);
   }
 
   /** Memory for R rows, which is kept. */
   rowsOf(count: number): Tensor {
     const { hidden } = this.what;
-    if (this.rows.length < count * hidden) this.rows = new Uint16Array(count * hidden);
+    if (this.rows.length < count * hidden) this.rows = this.values(count * hidden);
     return new Tensor([count, hidden], 'bf16', this.rows.subarray(0, count * hidden));
   }
 
@@ -119,6 +126,10 @@ export class ExchangeWork {
   }
 }
 
+/** Rounds before those that count, until JavaScript's compiler has seen all of it. */
+const WARM_SECONDS = 0.3;
+const MOST_WARM_ROUNDS = 500;
+
 /** Measures; collective. */
 export function measureExchange(
   transport: LaunchedTransport,
@@ -126,8 +137,10 @@ export function measureExchange(
   id: number,
 ): ExchangeResult {
   const work = new ExchangeWork(transport, what, id);
-  work.round();
   const trip = work.round();
+  const once = slowest(transport, 1, () => work.round());
+  const warm = Math.min(MOST_WARM_ROUNDS, Math.ceil(WARM_SECONDS / once));
+  for (let i = 0; i < warm; i++) work.round();
   work.channel.traffic.take();
   const seconds = slowest(transport, what.rounds, () => work.round());
   const traffic = work.channel.traffic.take();
@@ -141,11 +154,15 @@ export function measureExchange(
   return { seconds, bytesPerRank: sum / size, ...shares(transport, what, traffic), bareSeconds };
 }
 
-/** Median over rounds of the slowest rank's seconds; ranks begin each together. */
+/** Median over rounds of the slowest rank's seconds; ranks begin each together, those of a node to the microsecond. */
 export function slowest(transport: LaunchedTransport, rounds: number, round: () => void): number {
   const seconds = new Float64Array(rounds);
+  const { perNode } = transport.placement;
+  const ready = transport.share(64, perNode).counter(0);
   for (let i = 0; i < rounds; i++) {
     transport.world.barrier().wait();
+    ready.add(1);
+    ready.wait((i + 1) * perNode);
     const started = performance.now();
     round();
     seconds[i] = (performance.now() - started) / 1000;
@@ -205,7 +222,11 @@ function bare(
   const { size } = placement;
   const out = Array.from({ length: size }, (_, to) => matrix[rank * size + to]!);
   const into = Array.from({ length: size }, (_, from) => matrix[from * size + rank]!);
-  const total = (counts: number[]) => new Uint8Array(counts.reduce((a, b) => a + b, 0)).fill(1);
+  const backend = selectBackend('native', 1);
+  const total = (counts: number[]) => {
+    const bytes = counts.reduce((a, b) => a + b, 0);
+    return new Uint8Array(backend.allocate(bytes), 0, bytes).fill(1);
+  };
   const seconds = Float64Array.of(addon.allToAllSeconds(0, total(out), out, total(into), into, what.rounds));
   world.allReduce(seconds, 'max').wait();
   return seconds[0]!;

@@ -22,7 +22,9 @@ export interface MpiOptions {
 
 const WORLD = 0;
 export const SILENCE_SECONDS = 15;
-const COUNTER_BYTES = 4 * COUNTERS;
+/** A counter has a cache line for itself: the count, and how many sleep until it changes. */
+const COUNTER_WORDS = 16;
+const COUNTER_BYTES = 4 * COUNTER_WORDS * COUNTERS;
 
 /** Starts MPI in this process: one rank of the job that `mpirun` or `srun` launched. @throws UserError */
 export function openMpi(options: MpiOptions = {}): MpiTransport {
@@ -210,7 +212,7 @@ class MpiMemory implements SharedMemory {
     readonly stride: number,
   ) {
     this.bytes = new Uint8Array(buffer);
-    this.counters = new Int32Array(buffer, stride - COUNTER_BYTES, COUNTERS);
+    this.counters = new Int32Array(buffer, stride - COUNTER_BYTES, COUNTER_WORDS * COUNTERS);
   }
 
   /** Zeroes the piece of the node's `index`-th rank. */
@@ -219,7 +221,7 @@ class MpiMemory implements SharedMemory {
   }
 
   counter(index: number): Counter {
-    return new MpiCounter(this.addon, this.counters, index);
+    return new MpiCounter(this.addon, this.counters, index * COUNTER_WORDS);
   }
 }
 
