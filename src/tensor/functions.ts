@@ -85,7 +85,7 @@ export function linear(
   const y = tape.alloc([x.rows, n], options.output ?? x.dtype);
   const forward = () => backend.gemm(q, w.packed(recipe.fprop.weight, false), y, groups);
   forward();
-  tape.observer.linear?.(w, x, y);
+  tape.observer.linear?.(w, x, y, options.offsets);
   if (options.recompute) tape.dropAndRecompute(y, partsOf(q), forward);
   tape.record({
     name: w.name,

@@ -14,8 +14,8 @@ export interface Choice {
  * the device, so that passes are observed only where somebody asks: in validation and where tensors are captured.
  */
 export interface Observer {
-  /** y [M, N] = x [M, K]·Wᵀ has been computed; rows are in the order of their experts where W is grouped. */
-  linear?(w: Parameter, x: Tensor, y: Tensor): void;
+  /** y [M, N] = x [M, K]·Wᵀ has been computed; where W is grouped, rows offsets[g] to offsets[g + 1] met W[g]: i32 [G+1]. */
+  linear?(w: Parameter, x: Tensor, y: Tensor, offsets?: Tensor): void;
   /** The gradient dy [M, N] of that y is about to go back through W. */
   linearBackward?(w: Parameter, dy: Tensor): void;
   /** The router with this gate has chosen experts. */

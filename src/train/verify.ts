@@ -3,10 +3,11 @@ import { decodeBf16Array } from '../numerics/bf16.js';
 import type { Recipe } from '../spec/precision.js';
 import type { Observer } from '../tensor/observer.js';
 import type { Parameter } from '../tensor/parameter.js';
-import type { Tensor } from '../tensor/tensor.js';
+import { Tensor } from '../tensor/tensor.js';
 
-/** Rows of each product that are checked. */
+/** Rows of each product that are checked, and experts of a grouped one. */
 const ROWS = 4;
+const GROUPS = 4;
 /** Standard deviations of rounding beyond which a sum is wrong: one in 10^15 by chance. */
 const DEVIATIONS = 8;
 /**
@@ -24,13 +25,14 @@ export function roundingOf({ linear }: Recipe): Rounding {
 
 /**
  * Algorithm-based checksums [Huang and Abraham, 1984; ISCA §6.1] of forward products y = x·Wᵀ: the sum of a row of y must be the
- * product of the row of x with the sum of W's rows, up to rounding. Grouped weights, whose rows belong to different experts,
- * are left out.
- * @param step for the message
+ * product of the row of x with the sum of W's rows, up to rounding. Of routed experts some have their turn, others another time.
+ * @param step for the message, and for whose turn it is
  */
 export const gemmVerifier = (step: number, rounding: Rounding): Observer => ({
-  linear: (w, x, y) => {
-    const wrong = w.value.shape.length === 2 ? firstWrongRow(w, x, y, rounding) : undefined;
+  linear: (w, x, y, offsets) => {
+    const wrong = offsets
+      ? firstWrongRowOfGroups(w, x, y, rounding, offsets, step)
+      : firstWrongRow(w.value, x, y, rounding);
     if (wrong === undefined) return;
     throw new UserError(
       `step ${step}: row ${wrong} of the product with ${w.name} does not have its checksum: memory or a computation was ` +
@@ -39,23 +41,52 @@ export const gemmVerifier = (step: number, rounding: Rounding): Observer => ({
   },
 });
 
-/** The first of some rows, spread over y [M, N], whose sum is not that of x [M, K] times W [N, K]. */
-export function firstWrongRow(
+/** Rows of a product: from `from` to before `to`. */
+interface Range {
+  from: number;
+  to: number;
+}
+
+/** As `firstWrongRow` for a grouped weight [G, N, K], some groups from number `turn` · `GROUPS` on. @param offsets i32 [G+1] */
+export function firstWrongRowOfGroups(
   { value }: Parameter,
   x: Tensor,
   y: Tensor,
   rounding: Rounding,
+  offsets: Tensor,
+  turn: number,
 ): number | undefined {
-  const { sums, squares } = columnSums(value);
-  const step = Math.max(1, Math.floor(x.rows / ROWS));
-  for (let row = 0; row < x.rows; row += step) {
-    const [from, to] = [valuesOf(x, row), valuesOf(y, row)];
+  const [groups, n, k] = value.shape as [number, number, number];
+  const bounds = offsets.data as Int32Array;
+  for (let i = 0; i < Math.min(GROUPS, groups); i++) {
+    const g = (turn * GROUPS + i) % groups;
+    const range = { from: bounds[g]!, to: bounds[g + 1]! };
+    if (range.from === range.to) continue;
+    const weights = (value.data as Float32Array).subarray(g * n * k, (g + 1) * n * k);
+    const wrong = firstWrongRow(Tensor.f32([n, k], weights), x, y, rounding, range);
+    if (wrong !== undefined) return wrong;
+  }
+  return undefined;
+}
+
+/** The first of some rows, spread over y [M, N] or a range of it, whose sum is not that of x [M, K] times W [N, K]. */
+export function firstWrongRow(
+  w: Tensor,
+  x: Tensor,
+  y: Tensor,
+  rounding: Rounding,
+  { from, to }: Range = { from: 0, to: x.rows },
+): number | undefined {
+  const { sums, squares } = columnSums(w);
+  const step = Math.max(1, Math.floor((to - from) / ROWS));
+  for (let row = from; row < to; row += step) {
+    const [given, made] = [valuesOf(x, row), valuesOf(y, row)];
     let [expected, variance] = [0, 0];
-    for (let k = 0; k < from.length; k++) {
-      expected += from[k]! * sums[k]!;
-      variance += from[k]! ** 2 * squares[k]!;
+    for (let k = 0; k < given.length; k++) {
+      expected += given[k]! * sums[k]!;
+      variance += given[k]! ** 2 * squares[k]!;
     }
-    const found = to.reduce((a, b) => a + b, 0);
+    const found = made.reduce((a, b) => a + b, 0);
     if (!(Math.abs(found - expected) <= DEVIATIONS * ROUNDING[rounding] * Math.sqrt(variance))) return row;
   }
   return undefined;

@@ -8,7 +8,7 @@ import { Parameter } from '../../tensor/parameter.js';
 import { Pool } from '../../tensor/pool.js';
 import { Tape } from '../../tensor/tape.js';
 import { Tensor } from '../../tensor/tensor.js';
-import { firstWrongRow } from '../../train/verify.js';
+import { firstWrongRow, firstWrongRowOfGroups } from '../../train/verify.js';
 
 /** Single bits flipped, and how many of them a check told. */
 export interface FlipResult {
@@ -20,7 +20,7 @@ export interface FlipResult {
 
 /** Flips of each kind. */
 const FLIPS = 200;
-const [ROWS, WIDTH, DEPTH] = [64, 512, 512];
+const [ROWS, WIDTH, DEPTH, EXPERTS] = [64, 512, 512, 4];
 
 /** Silent corruption [ISCA §6.1] of what goes over wires, of weights, and of activations, one bit at a time. */
 export function measureFlips(): FlipResult[] {
@@ -29,6 +29,7 @@ export function measureFlips(): FlipResult[] {
     flipParameters(),
     flipResults('a result in BF16, sign or exponent', 7, 15),
     flipResults('a result in BF16, mantissa', 0, 6),
+    flipExperts(),
     flipWeights(),
   ];
 }
@@ -89,7 +90,27 @@ function flipResults(where: string, low: number, high: number): FlipResult {
     const at = random.below(WIDTH);
     const bit = 1 << (low + random.below(high - low + 1));
     data[at] = data[at]! ^ bit;
-    const told = firstWrongRow(w, x, y, 'bf16') !== undefined;
+    const told = firstWrongRow(w.value, x, y, 'bf16') !== undefined;
+    data[at] = data[at]! ^ bit;
+    return told;
+  });
+}
+
+/** Sign or exponent of one result of an expert that has its turn, in a row that is checked. */
+function flipExperts(): FlipResult {
+  const backend = selectBackend('auto');
+  const { w, x } = product(new Random(4));
+  const experts = new Parameter('experts', w.value.reshape([EXPERTS, WIDTH / EXPERTS, DEPTH]), backend);
+  const bounds = Int32Array.from({ length: EXPERTS + 1 }, (_, e) => (e * ROWS) / EXPERTS);
+  const offsets = Tensor.i32(bounds);
+  const tape = new Tape(backend, new Pool(backend), false);
+  const y = linear(tape, x, experts, RECIPES.bf16.expertUp, { offsets });
+  const data = y.data as Uint16Array;
+  return count("an expert's result in BF16, sign or exponent", '--verify gemm', (random) => {
+    const at = bounds[random.below(EXPERTS)]! * y.cols + random.below(y.cols);
+    const bit = 1 << (7 + random.below(9));
+    data[at] = data[at]! ^ bit;
+    const told = firstWrongRowOfGroups(experts, x, y, 'bf16', offsets, 0) !== undefined;
     data[at] = data[at]! ^ bit;
     return told;
   });
@@ -102,7 +123,7 @@ function flipWeights(): FlipResult {
   return count('a weight in FP32, any bit, before its check', '--verify gemm', (random) => {
     const [at, bit] = [random.below(bits.length), 1 << random.below(32)];
     bits[at] = bits[at]! ^ bit;
-    const told = firstWrongRow(w, x, y, 'bf16') !== undefined;
+    const told = firstWrongRow(w.value, x, y, 'bf16') !== undefined;
     bits[at] = bits[at]! ^ bit;
     return told;
   });
