@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { type Command, Option } from 'commander';
 import { UserError } from '../errors.js';
-import { OBJECTIVES, type Objective } from '../plan/search.js';
+import { OBJECTIVES, type Objective, type SearchResult } from '../plan/search.js';
 import { SERVE_OBJECTIVES, type ServeObjective } from '../plan/serve-search.js';
 import { integer, real } from './options.js';
 import {
@@ -12,6 +12,7 @@ import {
   readCluster,
   readShape,
 } from './plan-input.js';
+import { onRank } from './ranks.js';
 import { type Outcome, runs, type Session } from './session.js';
 
 /** `fathom plan search`: of training, or of serving where the objective is one of serving. */
@@ -72,7 +73,11 @@ const addTrainingOptions = (command: Command): Command =>
       Number.POSITIVE_INFINITY,
     )
     .option('--limit <n>', 'training: plans to predict at most', integer(1), 1_000_000)
-    .option('--threads <n>', 'training: threads that search (default: all cores)', integer(1));
+    .option(
+      '--threads <n>',
+      'training: threads that search, of each rank under mpirun (default: all cores)',
+      integer(1),
+    );
 
 const addServingOptions = (command: Command): Command =>
   command
@@ -115,8 +120,7 @@ function nodeLimitsOf({ nodeLimits }: SearchFlags): (number | null)[] {
 }
 
 async function trainSearch(session: Session, flags: SearchFlags): Promise<Outcome> {
-  const { searchInParallel, writeFront } = await import('./plan-search.js');
-  const { searchText } = await import('./plan-text.js');
+  const { searchInParallel, searchOnRanks } = await import('./plan-search.js');
   const input = {
     globalBatch: flags.batch,
     length: flags.length,
@@ -127,9 +131,26 @@ async function trainSearch(session: Session, flags: SearchFlags): Promise<Outcom
     mostDollars: flags.maxCost,
     limit: flags.limit,
   };
+  const { launchedRanks } = await import('../expert/transport/addon.js');
+  const system = () => [readShape(flags.model), readCluster(flags, 256)] as const;
+  if (launchedRanks() > 1) {
+    const { openRanks, threadsOfRank } = await import('../expert/ranks.js');
+    return onRank(
+      () => openRanks({}),
+      async (transport) => {
+        const threads = flags.threads ?? threadsOfRank(transport);
+        const result = await searchOnRanks(transport, session, ...system(), input, threads);
+        return transport.rank === 0 ? found(flags, result) : {};
+      },
+    );
+  }
   const threads = flags.threads ?? availableParallelism();
-  const [shape, cluster] = [readShape(flags.model), readCluster(flags, 256)];
-  const result = await searchInParallel(session, shape, cluster, input, threads);
+  return found(flags, await searchInParallel(session, ...system(), input, threads));
+}
+
+async function found(flags: SearchFlags, result: SearchResult): Promise<Outcome> {
+  const { writeFront } = await import('./plan-search.js');
+  const { searchText } = await import('./plan-text.js');
   if (flags.svg !== undefined) writeFront(flags.svg, result);
   const { ranked, front, ...counts } = result;
   const json = { ...counts, ranked: ranked.slice(0, flags.show), front };

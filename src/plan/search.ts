@@ -29,6 +29,8 @@ export interface SearchInput {
 export interface Candidate {
   plan: TrainPlan;
   estimate: TrainEstimate;
+  /** Its place in the enumeration, which decides between equals whoever has looked at them. */
+  index: number;
 }
 
 export interface SearchResult {
@@ -136,7 +138,7 @@ export function searchPlans(
       estimate.dollarsPerTrillionTokens > input.mostDollars
     )
       result.limited++;
-    else keep(result.ranked, { plan, estimate });
+    else keep(result.ranked, { plan, estimate, index: result.enumerated - 1 });
   }
   return finish(result, input.objective);
 }
@@ -167,13 +169,13 @@ function keep(ranked: Candidate[], candidate: Candidate): void {
   ranked.push(candidate);
   if (ranked.length < 2 * KEPT) return;
   const front = new Set(paretoFront(ranked));
-  ranked.sort((a, b) => a.estimate.stepSeconds - b.estimate.stepSeconds);
+  ranked.sort((a, b) => a.estimate.stepSeconds - b.estimate.stepSeconds || a.index - b.index);
   const rest = ranked.splice(KEPT).filter((one) => front.has(one));
   ranked.push(...rest);
 }
 
 function finish(result: SearchResult, objective: Objective): SearchResult {
-  const ranked = result.ranked.sort((a, b) => score(a, objective) - score(b, objective));
+  const ranked = result.ranked.sort((a, b) => score(a, objective) - score(b, objective) || a.index - b.index);
   return { ...result, ranked: ranked.slice(0, KEPT), front: paretoFront([...ranked, ...result.front]) };
 }
 
@@ -188,7 +190,9 @@ function score({ estimate: e }: Candidate, objective: Objective): number {
 export function paretoFront(candidates: readonly Candidate[]): Candidate[] {
   const sorted = [...candidates].sort(
     (a, b) =>
-      a.estimate.stepSeconds - b.estimate.stepSeconds || a.estimate.memory.total - b.estimate.memory.total,
+      a.estimate.stepSeconds - b.estimate.stepSeconds ||
+      a.estimate.memory.total - b.estimate.memory.total ||
+      a.index - b.index,
   );
   let least = Number.POSITIVE_INFINITY;
   return sorted.filter(({ estimate }) => {
