@@ -164,7 +164,9 @@ not widened for the number of comparisons. Times are of a machine that may have 
 function configuration(report: StudyReport): string {
   const { study, runs } = report;
   const { base, variants, seeds, corpus, data } = study;
-  const patches = Object.fromEntries(variants.map(({ name, patch }) => [name, patch]));
+  const patches = Object.fromEntries(
+    variants.map(({ name, patch, ranks }) => [name, ranks ? { ...patch, ranks } : patch]),
+  );
   const text = data ? data.join(', ') : (corpus ?? 'sotu');
   const failed = runs.failed
     .map(({ variant, seed, error }) => `; failed: ${variant}, seed ${seed}: ${error}`)

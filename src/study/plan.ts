@@ -7,7 +7,7 @@ import { type CorpusSource, corpusDigest } from '../text/corpus.js';
 import { recipeOf, type TrainConfig } from '../train/config.js';
 import { checkedConfig } from '../train/run-file.js';
 import { applyPatch, type Json } from './merge.js';
-import type { Study, StudyVariant } from './schema.js';
+import type { Study, StudyRanks, StudyVariant } from './schema.js';
 
 export interface PlannedVariant {
   name: string;
@@ -15,6 +15,7 @@ export interface PlannedVariant {
   json: Json;
   config: TrainConfig;
   model: ModelConfig;
+  ranks: StudyRanks | undefined;
 }
 
 export interface StudyPlan {
@@ -45,7 +46,7 @@ export function planStudy(given: Study, file: string, { seeds, steps }: Override
   if (equal >= 0) {
     const first = variants[identities.indexOf(identities[equal]!)]!;
     throw new UserError(
-      `${file}: variants "${first.name}" and "${variants[equal]!.name}" are equal; change the patch of one or remove it`,
+      `${file}: variants "${first.name}" and "${variants[equal]!.name}" are equal; change the patch or the ranks of one, or remove it`,
     );
   }
   const parts = [corpusDigest(source), ...variants.map(({ name }, i) => `${name} ${identities[i]}`)];
@@ -56,10 +57,10 @@ export function planStudy(given: Study, file: string, { seeds, steps }: Override
 const sourceOf = ({ corpus, data }: Study, file: string): CorpusSource =>
   data ? { paths: data.map((name) => path.resolve(path.dirname(file), name)) } : { corpus: corpus ?? 'sotu' };
 
-function planVariant({ base }: Study, { name, patch }: StudyVariant, file: string): PlannedVariant {
+function planVariant({ base }: Study, { name, patch, ranks }: StudyVariant, file: string): PlannedVariant {
   const origin = `${file}, variant ${name}`;
   const json = nameRecipe(applyPatch(applyPatch({}, base, `${file}, base`), patch, origin), patch, name);
-  return { name, json, ...checkedConfig(json, origin) };
+  return { name, json, ranks, ...checkedConfig(json, origin) };
 }
 
 /** A recipe that a variant has changed is no longer the preset whose name it bears. */
@@ -69,7 +70,7 @@ function nameRecipe(json: Json, patch: Json, variant: string): Json {
 }
 
 /** A variant's settings with all defaults and without names, as text: equal where the runs would be. */
-function identity({ config, model }: PlannedVariant): string {
+function identity({ config, model, ranks }: PlannedVariant): string {
   const { name: _, ...recipe } = recipeOf(config);
-  return JSON.stringify({ ...config, seed: 0, precision: recipe, model });
+  return JSON.stringify({ ...config, seed: 0, precision: recipe, model, ranks });
 }

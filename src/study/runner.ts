@@ -11,6 +11,7 @@ import { measureRun } from './measure.js';
 import type { PlannedVariant, StudyPlan } from './plan.js';
 import type { SharedData } from './prepare.js';
 import { type ResultsFolder, type RunRecord, writeText } from './results.js';
+import type { StudyRanks } from './schema.js';
 import { type Ending, TrainProcess } from './train-process.js';
 
 export interface RunnerOptions {
@@ -145,10 +146,12 @@ class Runner {
       ...['--config', this.writeConfig(variant), '--seed', String(seed), ...text],
       ...['--tokenizer', this.shared.tokenizer(variant.model.vocab_size)],
     ];
+    const { launcher, flags } = spread(variant.ranks);
+    const threads = Math.max(1, Math.floor(this.threads / (variant.ranks?.count ?? 1)));
     return [
-      ...fathom,
+      ...[...launcher, ...fathom],
       ...['train', '--json', '--out', this.folderOf(task), '--data-cache', this.shared.cache],
-      ...['--threads', String(this.threads), ...(backend ? ['--backend', backend] : [])],
+      ...['--threads', String(threads), ...(backend ? ['--backend', backend] : []), ...flags],
       ...(resume ? ['--resume'] : fresh),
     ];
   }
@@ -202,6 +205,16 @@ class Runner {
     const done = this.before + this.outcome.done;
     this.progress.update({ done, total: this.total, details: detail ? [detail] : [] });
   }
+}
+
+/** What starts a run on ranks, and tells them how. */
+function spread(ranks: StudyRanks | undefined): { launcher: string[]; flags: string[] } {
+  if (!ranks) return { launcher: [], flags: [] };
+  const { count, perNode, wire } = ranks;
+  return {
+    launcher: ['mpirun', '-n', String(count)],
+    flags: [...(perNode ? ['--ranks-per-node', String(perNode)] : []), ...(wire ? ['--wire', wire] : [])],
+  };
 }
 
 const NO_CURVES: RunRecord['curves'] = { loss: [], validationLoss: [] };

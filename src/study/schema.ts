@@ -37,12 +37,23 @@ const claim = z.strictObject({
   rule,
 });
 
+/** How a run is spread over MPI ranks of this machine; it needs `npm run build:mpi`. */
+const ranks = z.strictObject({
+  count: z.int().min(2),
+  /** Ranks that share memory; all by default. Messages between others are in the formats of `wire`. */
+  perNode: z.int().min(1).optional(),
+  /** Number formats to the experts and back, DISPATCH:COMBINE. */
+  wire: z.string().optional(),
+});
+
 const variant = z.strictObject({
   name: slug,
   /** What it is, for people. */
   title: z.string().min(1),
   /** What differs from the base. */
   patch: patch.default({}),
+  /** One process without. */
+  ranks: ranks.optional(),
 });
 
 /** A question to small models as data: what is varied, how often, and what the paper says of it. */
@@ -73,6 +84,7 @@ export const studySchema = z.strictObject({
 
 export type Study = z.infer<typeof studySchema>;
 export type StudyVariant = z.infer<typeof variant>;
+export type StudyRanks = z.infer<typeof ranks>;
 export type Claim = z.infer<typeof claim>;
 export type Rule = z.infer<typeof rule>;
 

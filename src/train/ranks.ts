@@ -139,7 +139,7 @@ function checkBatch({ config }: RunFile, ranks: number, { overlap }: TeamSetting
   }
   if (overlap && own % LANES !== 0) {
     throw new UserError(
-      `--overlap halves each rank's ${own} sequences of a micro-batch (${batch} / ${ranks} ranks), which must be even; leave it out, or take another batchSequences`,
+      `--overlap needs an even number of sequences of a micro-batch on each rank, not ${own} (${batch} / ${ranks} ranks); leave it out, or take another batchSequences`,
     );
   }
 }

@@ -217,7 +217,9 @@ export const cases = {
     const part = { index: t.rank, of: t.placement.size };
     const batches = await randomBatches(trainer.model.config, options, part);
     const steps = range(options.steps).map((i) => trainer.trainStep(batches(i)));
-    return { losses: steps.map((s) => s.loss), norms: steps.map((s) => s.gradientNorm), last: steps.at(-1) };
+    const { lanes } = trainer;
+    const losses = steps.map((s) => s.loss);
+    return { losses, norms: steps.map((s) => s.gradientNorm), last: steps.at(-1), lanes };
   },
 };
 

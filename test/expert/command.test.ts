@@ -72,6 +72,11 @@ describe.skipIf(noMpi)(`fathom train over MPI ${noMpi ?? ''}`, () => {
       message: '--expert-parallel 3 does not divide the 2 ranks',
     },
     { ranks: 3, flags: ['--expert-parallel', '3'], message: '3 ranks do not divide the 8 sequences' },
+    {
+      ranks: 8,
+      flags: ['--overlap'],
+      message: 'an even number of sequences of a micro-batch on each rank, not 1',
+    },
     { ranks: 2, flags: ['--wire', 'fp7'], message: 'unknown wire format "fp7"' },
     { ranks: 2, flags: ['--nodes-limit', '2'], message: '--nodes-limit 2 exceeds the 1 nodes' },
     { ranks: 3, flags: ['--ranks-per-node', '2'], message: '3 ranks are no whole number of nodes of 2' },

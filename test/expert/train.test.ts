@@ -6,6 +6,8 @@ import { randomBatches, trainerOver } from './training.mjs';
 interface Curve {
   losses: number[];
   norms: number[];
+  /** Halves of a micro-batch that overlap, or one. */
+  lanes?: number;
 }
 
 const STEPS = 50;
@@ -26,14 +28,15 @@ const largestDifference = (a: number[], b: number[]): number =>
   Math.max(...a.map((value, i) => Math.abs(value - b[i]!) / Math.abs(value)));
 
 describe('training over ranks', () => {
-  it.each<{ name: string; ranks: number; options: RankOptions }>([
+  it.each<{ name: string; ranks: number; lanes?: number; options: RankOptions }>([
     { name: 'four ranks on one node', ranks: 4, options: { perNode: 4 } },
     { name: 'two nodes of two', ranks: 4, options: { perNode: 2 } },
-    { name: 'two nodes of one, halves that overlap', ranks: 2, options: { perNode: 1 } },
+    { name: 'two nodes of one, halves that overlap', ranks: 2, lanes: 2, options: { perNode: 1 } },
     { name: 'two nodes of one, without overlap', ranks: 2, options: { perNode: 1, overlap: false } },
     {
       name: 'one node, halves that overlap and are computed again in backward',
       ranks: 2,
+      lanes: 2,
       options: { perNode: 2, overlap: true, recompute: { rmsNorm: true, mlaUpProjection: true } },
     },
     { name: 'two replicas of two nodes', ranks: 4, options: { perNode: 1, group: 2 } },
@@ -42,12 +45,13 @@ describe('training over ranks', () => {
       ranks: 2,
       options: { perNode: 2, group: 1, microBatches: 2 },
     },
-  ])('in FP32 equals one process: $name', async ({ ranks, options }) => {
+  ])('in FP32 equals one process: $name', async ({ ranks, lanes = 1, options }) => {
     const one = await alone({ ...BASE, ...options, group: undefined });
     const many = (await onThreads(ranks, 'train', { ...BASE, ...options })) as Curve[];
     expect(one.losses.at(-1)).toBeLessThan(0.8 * one.losses[0]!);
     // FP32 sums in another order, over 50 steps.
     for (const { losses } of many) expect(largestDifference(one.losses, losses)).toBeLessThan(1e-5);
+    expect(many.map((rank) => rank.lanes)).toEqual(Array(ranks).fill(lanes));
     expect(largestDifference(one.norms, many[0]!.norms)).toBeLessThan(1e-3);
   });
 

@@ -7,7 +7,10 @@ const [control, command, ...args] = process.argv.slice(2);
 const option = (name) => args[args.indexOf(name) + 1];
 const out = option('--out');
 const run = path.basename(out);
-appendFileSync(path.join(control, 'log'), `${run} ${command} --threads ${option('--threads')}\n`);
+const told = ['--threads', '--ranks-per-node', '--wire'].flatMap((name) =>
+  args.includes(name) ? [name, option(name)] : [],
+);
+appendFileSync(path.join(control, 'log'), `${[run, command, ...told].join(' ')}\n`);
 const behaviour = JSON.parse(readFileSync(path.join(control, 'behaviour.json'), 'utf8'))[run] ?? 'train';
 
 const { learningRate, steps } = JSON.parse(readFileSync(option('--config'), 'utf8'));

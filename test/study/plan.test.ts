@@ -135,11 +135,19 @@ describe('a study file', () => {
 describe('shipped studies', () => {
   it('bear the name of their file', () => {
     const names = shippedStudies().map(({ file, study }) => [path.basename(file, '.json'), study.name]);
-    expect(names.map(([name]) => name)).toEqual(['attention', 'balance', 'fp8', 'logfmt', 'mtp', 'routing']);
+    expect(names.map(([name]) => name)).toEqual([
+      'attention',
+      'balance',
+      'fp8',
+      'logfmt',
+      'mtp',
+      'routing',
+      'wires',
+    ]);
     for (const [name, given] of names) expect(given).toBe(name);
   });
 
-  for (const name of ['attention', 'balance', 'fp8', 'logfmt', 'mtp', 'routing']) {
+  for (const name of ['attention', 'balance', 'fp8', 'logfmt', 'mtp', 'routing', 'wires']) {
     it(`can be planned: ${name}`, () => {
       const { file, study } = openStudy(name);
       expect(planStudy(study, file).variants).toHaveLength(study.variants.length);

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
@@ -52,6 +52,24 @@ function listening(onDetail: (detail: string) => void): Ui {
 }
 
 describe('the runner', () => {
+  it('starts a variant on ranks with mpirun, threads shared and its wire told', async () => {
+    const test = bench();
+    const ranks = { count: 2, perNode: 1, wire: 'fp8:bf16' };
+    const variants = [
+      { name: 'slow', title: 'One process' },
+      { name: 'fast', title: 'Two ranks', ranks },
+    ];
+    const folder = makeFolder({ mpirun: '#!/bin/sh\nshift 2\nexec "$@"\n' });
+    chmodSync(path.join(folder, 'mpirun'), 0o755);
+    const before = process.env.PATH;
+    process.env.PATH = `${folder}${path.delimiter}${before}`;
+    const outcome = await test.run(planOf({ variants, seeds: [0] })).finally(() => {
+      process.env.PATH = before;
+    });
+    expect(outcome).toMatchObject({ done: 2, failed: [] });
+    expect(test.log()).toContain('fast.0 train --threads 2 --ranks-per-node 1 --wire fp8:bf16');
+  });
+
   it('trains every variant with every seed once and keeps what was measured', async () => {
     const test = bench();
     const plan = planOf();
