@@ -173,6 +173,8 @@ export interface PlacementByLoad {
   expected: number;
   /** Experts that ranks of a group had to load. */
   moved: number;
+  /** In which no token was computed. */
+  seconds: number;
 }
 
 /** Counters since the start and gauges of now. */

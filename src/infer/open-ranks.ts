@@ -52,7 +52,7 @@ export async function openOnRanks(
   const alone = { expertParallel: 1, wire: parseWire('fp32') };
   const provisional = new Team(transport, alone, { n_routed_experts: 1 });
   const found = await provisional.together(() => prepare(transport, folder, options, ranks));
-  await provisional.agreeOn('the engine', JSON.stringify([found.parts.config, options, ranks]));
+  await provisional.agreeOn('the model or an option', JSON.stringify([found.parts.config, options, ranks]));
   await provisional.agreeOn('the checkpoint', digestOf(found.checkpoint));
   const team = await provisional.together(() => new Team(transport, found.settings, found.parts.config));
   const { local, runner, loop, take } = await open(team, found, options, ranks);

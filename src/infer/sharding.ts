@@ -61,6 +61,7 @@ export class Sharding implements ExpertSharding {
   }
 
   private placeByLoad(): void {
+    const started = performance.now();
     const { team, layers, experts } = this;
     const chosen = team.sum(Float64Array.from(layers.flatMap((layer) => [...layer.chosen])));
     const rows = team.gather(new Uint8Array(Float64Array.from(this.computed.rows).buffer));
@@ -76,7 +77,8 @@ export class Sharding implements ExpertSharding {
       layer.rows = 0;
     });
     const ranks = Array.from({ length: this.channel.layout.size }, (_, r) => expected.map((of) => of[r]!));
-    this.placements.push({ pass: this.passes, before, expected: measuredImbalance(ranks), moved });
+    const seconds = (performance.now() - started) / 1000;
+    this.placements.push({ pass: this.passes, before, expected: measuredImbalance(ranks), moved, seconds });
   }
 
   private loadsOf(placement: Placement, loads: Float64Array): Float64Array {
