@@ -103,6 +103,10 @@ function configOf(
     throw new UserError(
       `${file}: a router of topk_method greedy knows no groups of experts; leave --nodes-limit out`,
     );
+  if (redundantExperts > config.n_routed_experts * (expertParallel - 1))
+    throw new UserError(
+      `--redundant-experts ${redundantExperts} is more than a copy of each of ${config.n_routed_experts} experts on every rank; take fewer`,
+    );
   if (redundantExperts > 0 && nodes > 1 && placement.perNode === 1 && partsOf(config, nodes) > 1)
     throw new UserError(
       `experts of a group stay on its node, and nodes of one rank have no other for --redundant-experts ${redundantExperts}; ` +
