@@ -243,7 +243,7 @@ export const PUBLIC_MODELS = {
   ),
   'mixtral-8x22b': mixtral(
     '8x22B',
-    { total: 141e9, active: 39e9, source: 'mistral.ai/news/mixtral-8x22b' },
+    { total: 141e9, active: 39e9, source: 'mistral.ai/news/mixtral-8x22b; weights on huggingface.co: 141B' },
     {
       hidden_size: 6144,
       intermediate_size: 16384,
