@@ -11,6 +11,7 @@ import { parseWire, wireName } from '../expert/wire/format.js';
 import { LANES } from '../model/context.js';
 import { SILENT_UI, type Ui } from '../report/ui.js';
 import { TrainingData } from './data.js';
+import { checkHostMemory } from './host-memory.js';
 import { type TrainResult, trainRun } from './run.js';
 import { beginRun, planRun, type RunFile, type RunOptions } from './run-file.js';
 import { listStates } from './state.js';
@@ -53,6 +54,7 @@ export async function trainOnRanks(
   const provisional = new Team(transport, alone, { n_routed_experts: 1 });
   const { settings, full } = await provisional.together(() => settingsOf(transport, options));
   const { run, team } = await openTogether(provisional, full, settings);
+  await checkHostMemory(team, run.model);
   const backend = selectBackend(options.backend ?? 'auto', options.threads ?? threadsOfRank(transport));
   const own = team.leads ? ui : SILENT_UI;
   const part = { index: team.rank, of: team.size };

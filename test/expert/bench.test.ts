@@ -5,6 +5,7 @@ import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { ExchangeCase, ExchangeResult } from '../../src/bench/ep/exchange.js';
 import { makeHosts, noHosts } from '../../src/bench/ep/hosts.js';
+import { measurePlanes } from '../../src/bench/ep/planes.js';
 import type { EpReport } from '../../src/bench/ep.js';
 import { meanNodes } from '../../src/plan/node-limited.js';
 import { noMpi } from './ranks.js';
@@ -78,5 +79,20 @@ describe.skipIf(missing)(`hosts of our own ${missing ?? ''}`, () => {
     } finally {
       hosts.close();
     }
+  });
+
+  it('send as much over each of two planes', async () => {
+    const what = { tokens: 256, hidden: 512, topK: 4, experts: 32, groups: 2, groupsPerToken: 2 };
+    const { split, sentBytes } = await measurePlanes(100e6, {
+      ...what,
+      wire: 'fp8:bf16',
+      rounds: 2,
+      bare: false,
+    });
+    const [first, second] = sentBytes as [number, number];
+    // Two exchanges to warm up and two that count; headers of TCP and MPI, and what is said at the start, are a tenth at most.
+    expect(first + second).toBeGreaterThan(4 * split.acrossBytes);
+    expect(first + second).toBeLessThan(1.1 * 4 * split.acrossBytes + 200e3);
+    expect(Math.abs(first - second)).toBeLessThan(0.05 * first);
   });
 });

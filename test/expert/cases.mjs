@@ -193,6 +193,27 @@ export const cases = {
     return serving[options.what](t, options);
   },
 
+  /** Hosts of two ranks, of which the second has a byte less than what it needs; what each rank says. */
+  async hostMemory(t) {
+    const { checkHostMemory, leastBytes } = await dist('train/host-memory.js');
+    const { Team } = await dist('expert/team.js');
+    const { parseWire } = await dist('expert/wire/format.js');
+    const { MODEL_PRESETS } = await dist('spec/presets.js');
+    const { parseModelConfig } = await dist('spec/model.js');
+    const hosts = ['a', 'a', 'b', 'b'];
+    const named = Object.create(t, { placement: { value: { ...t.placement, hosts } } });
+    const model = parseModelConfig(MODEL_PRESETS.tiny);
+    const team = new Team(named, { expertParallel: 4, wire: parseWire('fp32') }, model);
+    const need = 2 * leastBytes(model, 4);
+    await checkHostMemory(team, model, need);
+    try {
+      await checkHostMemory(team, model, t.rank === 3 ? need - 1 : need);
+      return 'enough';
+    } catch (error) {
+      return `${error.name}: ${error.message}`;
+    }
+  },
+
   /** One bit of rank 1's copy of a parameter changes. */
   async flipped(t, options) {
     const { trainerOver } = await import('./training.mjs');

@@ -1,9 +1,11 @@
 import { spawn } from 'node:child_process';
+import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { UserError } from '../../errors.js';
 import { type EpOrder, type EpTaskResult, RESULT_MARK } from './order.js';
 
-const RANK = fileURLToPath(new URL('rank.js', import.meta.url));
+/** The built program, from src/ as from dist/. */
+const RANK = resolve(fileURLToPath(import.meta.url), '../../../../dist/bench/ep/rank.js');
 
 /** Arguments of mpirun for ranks on this host. */
 export const localRanks = (ranks: number): string[] => [
@@ -28,7 +30,7 @@ export function capture(
   command: string,
   args: readonly string[],
 ): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  return new Promise((resolve, reject) => {
+  return new Promise((done, reject) => {
     const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     const texts = { stdout: '', stderr: '' };
     child.stdout.on('data', (data: Buffer) => {
@@ -44,6 +46,6 @@ export function capture(
         ),
       ),
     );
-    child.on('close', (code) => resolve({ code, ...texts }));
+    child.on('close', (code) => done({ code, ...texts }));
   });
 }

@@ -1,3 +1,4 @@
+import { statfsSync } from 'node:fs';
 import { ReportedError, UserError } from '../../errors.js';
 import { loadMpiAddon, type MpiAddon } from './addon.js';
 import {
@@ -104,11 +105,23 @@ export class MpiTransport implements WatchedTransport {
       named(() => this.addon.split(WORLD, Math.floor(this.rank / ranks), this.rank));
     this.neighbours.set(ranks, comm);
     const stride = Math.ceil((bytes + COUNTER_BYTES) / 64) * 64;
-    const buffer = named(() => this.addon.sharedMemory(comm, stride));
+    const buffer = this.allocateShared(comm, stride, ranks);
     const memory = new MpiMemory(this.addon, buffer, stride);
     memory.clear(this.rank % ranks);
     new MpiGroup(this.addon, comm, [], 0).barrier().wait();
     return memory;
+  }
+
+  /** @throws UserError with what the host has, where that is too little */
+  private allocateShared(comm: number, bytes: number, ranks: number): ArrayBuffer {
+    try {
+      return this.addon.sharedMemory(comm, bytes);
+    } catch (error) {
+      throw new UserError(
+        `${ranks} ranks share ${ranks} times ${bytes} bytes of memory, which this host does not give ` +
+          `(${freeShared()}; MPI says: ${(error as Error).message}); give it more, take smaller micro-batches, or fewer ranks a host`,
+      );
+    }
   }
 
   send(data: Elements, to: number, tag: number): Pending {
@@ -149,6 +162,16 @@ export class MpiTransport implements WatchedTransport {
 
   abort(code: number): void {
     this.addon.abort(code);
+  }
+}
+
+/** How much shared memory is left, in words; it is a file system of its own, 64 MB in containers by default. */
+function freeShared(): string {
+  try {
+    const { bavail, bsize } = statfsSync('/dev/shm');
+    return `${bavail * bsize} bytes are free in /dev/shm`;
+  } catch {
+    return 'it has no /dev/shm';
   }
 }
 
