@@ -16,7 +16,7 @@ export interface Ledger {
   moments: number;
   /** Copies of the weights packed for the GEMMs. */
   packedWeights: number;
-  /** Activations, their gradients and temporaries at the fullest moment of a step. */
+  /** Activations, their gradients and temporaries at the fullest moment of a step: of a micro-batch, or of both its halves where they overlap. */
   activations: number;
   total: number;
 }

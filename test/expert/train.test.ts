@@ -55,9 +55,13 @@ describe('training over ranks', () => {
     expect(largestDifference(one.norms, many[0]!.norms)).toBeLessThan(1e-3);
   });
 
-  it.skipIf(noMpi)(`over MPI equals one process ${noMpi ?? ''}`, async () => {
+  it.skipIf(noMpi).each([
+    { name: 'two nodes of two', ranks: 4, perNode: 2, lanes: 1 },
+    { name: 'two nodes of one, halves that overlap', ranks: 2, perNode: 1, lanes: 2 },
+  ])(`over MPI equals one process: $name ${noMpi ?? ''}`, async ({ ranks, perNode, lanes }) => {
     const one = await alone(BASE);
-    const many = (await onMpi(4, 'train', { ...BASE, perNode: 2 })) as Curve[];
+    const many = (await onMpi(ranks, 'train', { ...BASE, perNode })) as Curve[];
+    expect(many[0]!.lanes).toBe(lanes);
     for (const { losses } of many) expect(largestDifference(one.losses, losses)).toBeLessThan(1e-5);
   });
 
