@@ -1,10 +1,13 @@
 import { type Command, Option } from 'commander';
 import { UsageError } from '../errors.js';
+import type { Stack } from '../plan/hand-over/launch.js';
 import { integer, words } from './options.js';
 import { type Outcome, runs } from './session.js';
 
 interface LaunchFlags {
   with: 'slurm' | 'mpirun' | 'mpijob';
+  plan?: string;
+  stack: Stack;
   nodes?: number;
   hosts?: string;
   ranksPerNode: number;
@@ -24,11 +27,20 @@ export function addLaunch(program: Command): void {
   const command = program
     .command('launch')
     .description(
-      'write what starts a command over many ranks: a Slurm script, an mpirun line, or a Kubernetes MPIJob',
+      'write what starts a command over many ranks, or a plan on a PyTorch stack: a Slurm script, an mpirun line, or a Kubernetes job',
     )
-    .argument('<command...>', 'what to run, after --, as in: -- train --preset small --expert-parallel 16')
+    .argument('[command...]', 'what to run, after --, as in: -- train --preset small --expert-parallel 16')
     .addOption(
       new Option('--with <what>', 'what starts it').choices(['slurm', 'mpirun', 'mpijob']).default('slurm'),
+    )
+    .option(
+      '--plan <file>',
+      'in place of a command: a plan that fathom plan search has saved, with its nodes and devices',
+    )
+    .addOption(
+      new Option('--stack <name>', 'what runs the plan')
+        .choices(['megatron', 'torchtitan'])
+        .default('megatron'),
     )
     .option('--nodes <n>', 'hosts', integer(1))
     .option('--hosts <list>', 'their names, separated by commas (mpirun)')
@@ -47,6 +59,8 @@ export function addLaunch(program: Command): void {
 }
 
 async function launch(flags: LaunchFlags, command: readonly string[]): Promise<Outcome> {
+  if (flags.plan !== undefined) return launchPlan(flags, flags.plan, command);
+  if (command.length === 0) throw new UsageError('say what to run: a command after --, or --plan FILE');
   if (!OVER_RANKS.includes(command[0] ?? '')) {
     throw new UsageError(`fathom ${command[0]} does not run over ranks; ${OVER_RANKS.join(', ')} does`);
   }
@@ -77,9 +91,29 @@ function checkPlanes(planes: readonly string[] = [], ranksPerNode: number): void
   );
 }
 
+/** Starts what a search chose. */
+async function launchPlan(flags: LaunchFlags, file: string, command: readonly string[]): Promise<Outcome> {
+  if (command.length > 0) throw new UsageError('--plan stands in place of a command; give one of them');
+  const { readPlanFile } = await import('./plan-file.js');
+  const { readShape } = await import('./plan-input.js');
+  const { pytorchJob, slurmPlan } = await import('../plan/hand-over/launch.js');
+  const chosen = readPlanFile(file);
+  const shape = readShape(chosen.model);
+  if (flags.with === 'mpirun') {
+    throw new UsageError(`${flags.stack} is started by torchrun: take --with slurm or --with mpijob`);
+  }
+  const text =
+    flags.with === 'slurm'
+      ? slurmPlan(flags.stack, shape, chosen, flags.hours)
+      : pytorchJob(flags.stack, shape, chosen, required(flags.image));
+  if (flags.out) await write(flags.out, text);
+  const written = `written: ${flags.out}`;
+  return { json: { with: flags.with, text }, text: flags.out ? written : text.trimEnd() };
+}
+
 function required(image: string | undefined): string {
   if (image !== undefined) return image;
-  throw new UsageError('an MPIJob needs a container image with fathom and its MPI addon: --image NAME');
+  throw new UsageError('a Kubernetes job needs a container image that holds what it runs: --image NAME');
 }
 
 async function write(file: string, text: string): Promise<void> {

@@ -22,6 +22,7 @@ interface SearchFlags extends PlanInputFlags {
   formats: string;
   show: number;
   svg?: string;
+  save?: string;
   // Of training.
   batch: number;
   length: number;
@@ -72,6 +73,7 @@ const addTrainingOptions = (command: Command): Command =>
       real(0),
       Number.POSITIVE_INFINITY,
     )
+    .option('--save <file>', 'training: write the best plan, which fathom launch --plan starts')
     .option('--limit <n>', 'training: plans to predict at most', integer(1), 1_000_000)
     .option(
       '--threads <n>',
@@ -152,9 +154,23 @@ async function found(flags: SearchFlags, result: SearchResult): Promise<Outcome>
   const { writeFront } = await import('./plan-search.js');
   const { searchText } = await import('./plan-text.js');
   if (flags.svg !== undefined) writeFront(flags.svg, result);
+  if (flags.save !== undefined) await saveBest(flags, flags.save, result);
   const { ranked, front, ...counts } = result;
   const json = { ...counts, ranked: ranked.slice(0, flags.show), front };
   return { json, text: searchText(result, flags.show) };
+}
+
+async function saveBest(flags: SearchFlags, file: string, { ranked }: SearchResult): Promise<void> {
+  const { writePlanFile } = await import('./plan-file.js');
+  const best = ranked[0];
+  if (!best) throw new UserError(`no plan fits, so that there is none to write into ${file}`);
+  const { machine, nodes } = readCluster(flags, 256);
+  writePlanFile(file, {
+    model: flags.model,
+    nodes,
+    devicesPerNode: machine.node.devices,
+    plan: best.plan,
+  });
 }
 
 async function serveSearch(flags: SearchFlags): Promise<Outcome> {
