@@ -88,9 +88,9 @@ const sizeOf = (parameters: readonly Parameter[]): number =>
 function shardsOfAll(backend: Backend, parameters: readonly Parameter[], team: Team): Shards | undefined {
   if (team.size === 1) return undefined;
   const elements = sizeOf(parameters);
-  const { transport } = team;
-  const column = transport.split(transport.rank % transport.placement.perNode);
-  return new Shards(elements, column, neighboursOf(transport, elements), (bytes) => backend.allocate(bytes));
+  const neighbours = neighboursOf(team, elements);
+  const column = neighbours ? team.transport.split(neighbours.local) : team.world;
+  return new Shards(elements, column, neighbours, (bytes) => backend.allocate(bytes));
 }
 
 /** Shards of what a group holds. */

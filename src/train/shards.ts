@@ -1,4 +1,6 @@
-import type { Group, SharedMemory, Transport } from '../expert/transport/transport.js';
+import { statfsSync } from 'node:fs';
+import type { Team } from '../expert/team.js';
+import type { Group, SharedMemory } from '../expert/transport/transport.js';
 
 /** Elements at which shards and what lies in them begin: whole cache lines. */
 export const ALIGNMENT = 16;
@@ -121,9 +123,28 @@ export class Shards {
   }
 }
 
-/** For all ranks of a run; collective. */
-export function neighboursOf(transport: Transport, elements: number): Neighbours | undefined {
-  const { perNode: count } = transport.placement;
-  if (count === 1) return undefined;
-  return { memory: transport.share(4 * elements, count), count, local: transport.rank % count };
+/**
+ * For all ranks of a run; collective. None where a host has too little memory to share, as containers often do: sums go in
+ * messages then.
+ */
+export function neighboursOf({ transport, world }: Team, elements: number): Neighbours | undefined {
+  const { perNode: count, hosts } = transport.placement;
+  const bytes = 4 * elements;
+  const onHost = hosts.filter((host) => host === hosts[transport.rank]).length;
+  const fits = Int32Array.of(onHost * bytes <= SHARE * freeSharedBytes() ? 1 : 0);
+  world.allReduce(fits, 'min').wait();
+  if (count === 1 || fits[0] === 0) return undefined;
+  return { memory: transport.share(bytes, count), count, local: transport.rank % count };
+}
+
+/** Part of a host's shared memory that gradients may take; tokens on their way need some, too. */
+const SHARE = 0.5;
+
+function freeSharedBytes(): number {
+  try {
+    const { bavail, bsize } = statfsSync('/dev/shm');
+    return bavail * bsize;
+  } catch {
+    return Number.POSITIVE_INFINITY; // a system that keeps it elsewhere
+  }
 }
