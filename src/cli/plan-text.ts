@@ -1,4 +1,5 @@
 import type { LargestTraining } from '../plan/largest.js';
+import type { NetworkCheck } from '../plan/network-check.js';
 import type { Candidate, SearchResult } from '../plan/search.js';
 import { explain } from '../plan/search.js';
 import type { ServeEstimate } from '../plan/serve.js';
@@ -233,4 +234,25 @@ export function whatIfText({ alone, together }: { alone: readonly Effect[]; toge
     of === 'all' ? [] : [`${of.title}: ${of.assumption}`],
   );
   return `${table(columns, rows)}\n\n${assumptions.join('\n')}`;
+}
+
+/** Communication by formula and by simulation. */
+export function networkText(checks: readonly NetworkCheck[], network: string): string {
+  if (checks.length === 0) return 'nothing of the plan goes over the network';
+  const right = (title: string) => ({ title, align: 'right' as const });
+  const columns = [
+    { title: `on ${network}` },
+    right('a device'),
+    right('by formula'),
+    right('by flows'),
+    right('flows over formula'),
+  ];
+  const rows = checks.map(({ name, bytes: size, formulaSeconds, flowSeconds }) => [
+    name,
+    bytes(size),
+    duration(formulaSeconds),
+    duration(flowSeconds),
+    signedPercent(flowSeconds / formulaSeconds - 1),
+  ]);
+  return table(columns, rows);
 }

@@ -1,9 +1,11 @@
 import { type Command, Option } from 'commander';
 import { UserError } from '../errors.js';
+import type { NetworkKind } from '../plan/network-check.js';
 import { SCHEDULE_NAMES, type ScheduleName } from '../plan/pipeline/schedule.js';
 import type { ServePlan } from '../plan/serve-plan.js';
 import type { TrainPlan } from '../plan/train-plan.js';
 import { devicesOf } from '../spec/machine.js';
+import { present } from './engine.js';
 import { integer, real } from './options.js';
 import { addSearch } from './plan-find.js';
 import {
@@ -32,6 +34,8 @@ export function addPlan(program: Command): void {
 
 // ---- Training -------------------------------------------------------------------------------------------------
 
+const NETWORKS: readonly NetworkKind[] = ['multi-plane-fat-tree', 'multi-rail-fat-tree', 'fat-tree'];
+
 interface TrainFlags extends PlanInputFlags {
   pp: number;
   ep?: number;
@@ -50,6 +54,7 @@ interface TrainFlags extends PlanInputFlags {
   checkpointSeconds: number;
   restartSeconds: number;
   timeline?: string;
+  network?: NetworkKind;
   handOver?: string;
 }
 
@@ -79,6 +84,12 @@ function addTrain(group: Command): void {
     .option('--checkpoint-seconds <s>', 'that a checkpoint stops the run for', real(0), 60)
     .option('--restart-seconds <s>', 'from a failure to the next step', real(0), 600)
     .option('--timeline <file>', 'run the step event by event as well, and write its timeline as a figure')
+    .addOption(
+      new Option(
+        '--network <topology>',
+        "simulate the plan's communication on it flow by flow as well, beside the formulas",
+      ).choices(NETWORKS),
+    )
     .option('--hand-over <stack>', 'print settings for megatron or torchtitan in place of the estimate');
   runs<TrainFlags>(command, planTrain);
 }
@@ -86,7 +97,7 @@ function addTrain(group: Command): void {
 async function planTrain(_session: Session, flags: TrainFlags): Promise<Outcome> {
   const { estimateTraining, goodput, trainRun } = await import('../plan/train.js');
   const { largestTraining } = await import('../plan/largest.js');
-  const { trainText } = await import('./plan-text.js');
+  const { networkText, trainText } = await import('./plan-text.js');
   const shape = readShape(flags.model);
   const cluster = readCluster(flags, 256);
   const data = flags.dp ?? Math.max(1, Math.floor(devicesOf(cluster) / (flags.pp * flags.tp * flags.cp)));
@@ -113,8 +124,11 @@ async function planTrain(_session: Session, flags: TrainFlags): Promise<Outcome>
   const good = goodput(cluster, flags.checkpointSeconds, flags.restartSeconds);
   const run = trainRun(flags.tokens, cluster, estimate, good);
   const largest = largestTraining(shape, cluster, plan);
-  const json = { plan, estimate, goodput: good, run, largest };
-  const text = trainText(plan, estimate, good, run, largest);
+  const { checkNetwork } = await import('../plan/network-check.js');
+  const checked = flags.network && checkNetwork(shape, cluster, plan, flags.network);
+  const json = { plan, estimate, goodput: good, run, largest, ...present({ network: checked }) };
+  const own = trainText(plan, estimate, good, run, largest);
+  const text = checked ? `${own}\n\n${networkText(checked, flags.network!)}` : own;
   if (flags.timeline === undefined) return { json, text };
   const { simulateTraining } = await import('../plan/train-simulation.js');
   const { stepTimeline } = await import('../paper/step-timeline.js');

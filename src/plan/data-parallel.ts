@@ -13,7 +13,8 @@ export interface StepEnd {
 
 /** Bytes of the update per parameter of a shard: gradient and master read, master written, two BF16 moments both, weight. */
 const UPDATE_BYTES = 4 + 4 + 4 + 4 * 2 + 2;
-const GRADIENT_BYTES = 4;
+/** Gradients are reduced in FP32. */
+export const GRADIENT_BYTES = 4;
 const WEIGHT_BYTES = 2;
 
 /** Parameters of one device and how many others hold the same ones. */
@@ -69,7 +70,7 @@ export function stepEnd(m: Machine, plan: TrainPlan, stages: readonly Stage[]): 
  * Reduce-scatter or all-gather: within nodes, and each device with its peers of other nodes for its part. Pieces of a buffer go
  * through both kinds of links one after the other, so that the slower kind sets the time [arXiv 2507.04786 §4, NCCL's rings].
  */
-function collectiveSeconds(m: Machine, bytes: number, { replicas, perNode }: Replicated): number {
+export function collectiveSeconds(m: Machine, bytes: number, { replicas, perNode }: Replicated): number {
   if (replicas <= 1) return 0;
   const inside = Math.min(perNode, replicas);
   const outside = Math.ceil(replicas / inside);
