@@ -14,7 +14,7 @@ export interface FaultResult {
   secondsToEnd: number | null;
   /** The line that names the rank and its host. */
   message: string | null;
-  /** Ranks still running after the end. */
+  /** Ranks still running five seconds after the end. */
   orphans: number;
   /** Whether `--resume` went on from a checkpoint; null where it was not tried. */
   resumed: boolean | null;
@@ -23,6 +23,7 @@ export interface FaultResult {
 /** Silence after which a rank is lost, in these runs. */
 export const LOST_AFTER_SECONDS = 5;
 const GIVE_UP_MS = 120_000;
+const SETTLE_MS = 5000;
 /** The built command line, from src/ as from dist/. */
 export const CLI = resolve(fileURLToPath(import.meta.url), '../../../../dist/cli/main.js');
 
@@ -66,8 +67,7 @@ export async function inject(
     strike(ranks);
     const ended = await endOf(child);
     const secondsToEnd = ended ? (performance.now() - started) / 1000 : null;
-    await new Promise((go) => setTimeout(go, 1000));
-    const orphans = ranksOf(out).length;
+    const orphans = await remaining(out);
     for (const pid of ranksOf(out)) process.kill(pid, 'SIGKILL');
     return { fault, secondsToEnd, message: telling(text.join('')), orphans, resumed: await resumes(train) };
   } finally {
@@ -104,6 +104,14 @@ function endOf(child: ChildProcess): Promise<boolean> {
       done(true);
     });
   });
+}
+
+/** Ranks that still run some seconds after mpirun has ended: those of a host that was cut off notice it by themselves. */
+async function remaining(out: string): Promise<number> {
+  for (let waited = 0; waited < SETTLE_MS && ranksOf(out).length > 0; waited += 200) {
+    await new Promise((go) => setTimeout(go, 200));
+  }
+  return ranksOf(out).length;
 }
 
 /** Processes of the run in `out`, by rank (Linux). */
