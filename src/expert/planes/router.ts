@@ -195,12 +195,11 @@ export class Router {
   }
 
   private giveUp(node: number): never {
-    const { placement, rank } = this.base;
-    const { perNode, hosts } = placement;
+    const { perNode, hosts } = this.base.placement;
     const ranks = Array.from({ length: perNode }, (_, place) => node * perNode + place);
     throw new UserError(
-      `nothing was heard for ${this.options.lostAfterSeconds} s on any plane from ranks ${ranks.join(', ')} on ${hosts[node * perNode]} ` +
-        `at ${hosts[rank]}: look at the network between them, and resume from the last checkpoint`,
+      `nothing was heard for ${this.options.lostAfterSeconds} s on any plane from ranks ${ranks.join(', ')} on ${hosts[node * perNode]}: ` +
+        `look at the network between them, and resume from the last checkpoint`,
     );
   }
 }
