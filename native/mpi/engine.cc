@@ -22,7 +22,8 @@ constexpr auto kNap = microseconds(20);
 constexpr auto kBusyNap = microseconds(100);
 /// Polls without news, about half a second of them, before naps become long: a rank of a server may wait for hours.
 constexpr int kPatientPolls = 10000;
-/// Then, and where nothing but receives in the background is open, and nobody waits.
+constexpr auto kPatientNap = microseconds(2500);
+/// Where nothing but receives in the background is open, and nobody waits.
 constexpr auto kLongNap = microseconds(500);
 /// How long messages to a link that was cut may hold up the end, where there are planes.
 constexpr auto kLeaveAfter = seconds(1);
@@ -253,8 +254,9 @@ void Engine::nap(int idle) {
     lock.unlock();
     std::this_thread::yield();
   } else {
-    const bool patient = idle >= kPatientPolls || (waiting_ == 0 && all_background());
-    wake_.wait_for(lock, patient ? kLongNap : waiting_ > 0 ? kNap : kBusyNap);
+    const auto busy = waiting_ > 0 ? kNap : kBusyNap;
+    const auto short_nap = waiting_ == 0 && all_background() ? kLongNap : busy;
+    wake_.wait_for(lock, idle < kPatientPolls ? short_nap : kPatientNap);
   }
 }
 

@@ -102,13 +102,14 @@ export class LocalEngine implements Engine {
       constraint?.dispose();
       throw error;
     }
-    this.loop ??= this.run().finally(() => {
-      this.loop = undefined;
-    });
+    this.loop ??= this.run();
   }
 
-  private run(): Promise<void> {
-    return this.parts.untilIdle?.() ?? this.stepUntilIdle();
+  private async run(): Promise<void> {
+    // A request may come between the end of the last step and the news of it.
+    do await (this.parts.untilIdle?.() ?? this.stepUntilIdle());
+    while (!this.core.idle);
+    this.loop = undefined;
   }
 
   private async stepUntilIdle(): Promise<void> {

@@ -60,7 +60,7 @@ export async function openOnRanks(
   const ended = loop.run(local, runner).finally(() => found.checkpoint.close());
   if (team.leads) return { engine: spread(team, info, local, loop, ended, take), ended };
   const host = new EngineHost(local, (message) => loop.post(0, message));
-  take.message = (message) => void host.take(message as ToEngine);
+  take.message = (message) => host.take(message as ToEngine);
   return { engine: undefined, ended };
 }
 
@@ -126,7 +126,7 @@ function digestOf(checkpoint: Checkpoint): string {
 
 /** Where messages for this rank go, once somebody takes them. */
 interface Taking {
-  message: (message: ToEngine | FromEngine, from: number) => void;
+  message: (message: ToEngine | FromEngine, from: number) => Promise<void> | undefined;
 }
 
 /** Loads this rank's weights and makes its engine. */
@@ -145,7 +145,7 @@ async function open(
     const source = weightSource(checkpoint, backend, own, config);
     const sharding = new Sharding(team, channel, source, rebalanceEvery);
     const runner = new LockstepRunner(runnerOf(source, backend, own, sharding), team, sharding);
-    const take: Taking = { message: () => {} };
+    const take: Taking = { message: () => undefined };
     const loop = new RankLoop(team, (message, from) => take.message(message, from));
     const steps = { untilIdle: () => loop.untilIdle(), expertRows: () => sharding.computed };
     return { local: assembleEngine(parts, runner, steps), runner, loop, take };
@@ -164,7 +164,10 @@ function spread(
   const remotes = Array.from({ length: team.size - 1 }, (_, i) => {
     return new RemoteEngine(info, (message) => loop.post(i + 1, message));
   });
-  take.message = (message, from) => remotes[from - 1]!.take(message as FromEngine);
+  take.message = (message, from) => {
+    remotes[from - 1]!.take(message as FromEngine);
+    return undefined;
+  };
   const died = new Promise<Error>((resolve) => {
     ended.catch((error: Error) => {
       resolve(error);

@@ -1,4 +1,4 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises';
 import { deserialize, serialize } from 'node:v8';
 import type { Team } from '../expert/team.js';
 import type { FromEngine, ToEngine } from './engine-messages.js';
@@ -11,8 +11,11 @@ interface Parcel {
   message: ToEngine | FromEngine;
 }
 
-/** What a rank says at the beginning of a round: it has sequences, requests that are being prepared, or it ends all. */
+/** What a rank says at the beginning of a round: it has sequences, it will still answer something, or it ends all. */
 const [SEQUENCES, BUSY, END] = [1, 2, 4];
+
+/** Between rounds that have nothing to do but to fetch an answer. */
+const BUSY_MS = 1;
 
 /**
  * The rounds that the engines of all ranks take together. A round begins with a small collective: what each rank has to do,
@@ -24,11 +27,13 @@ export class RankLoop {
   private ending = false;
   private wake: () => void = () => {};
   private idle: (() => void)[] = [];
+  /** Messages that are not dealt with yet. */
+  private open = 0;
 
-  /** @param take is told of messages for this rank */
+  /** @param take deals with a message for this rank; what it answers is sent by the time it is done */
   constructor(
     private readonly team: Team,
-    private readonly take: (message: ToEngine | FromEngine, from: number) => void,
+    private readonly take: (message: ToEngine | FromEngine, from: number) => Promise<void> | undefined,
   ) {}
 
   /** Sends with the next round. */
@@ -64,12 +69,14 @@ export class RankLoop {
         runner.round(() => engine.step());
       }
       quiet = flags === 0 && !any;
+      // Whoever prepares an answer does so outside rounds.
+      if (flags === BUSY && !any && this.team.leads) await delay(BUSY_MS);
     }
   }
 
   private flagsOf(engine: LocalEngine): number {
     if (this.ending) return END;
-    return (engine.core.idle ? 0 : SEQUENCES) | (engine.open > 0 ? BUSY : 0);
+    return (engine.core.idle ? 0 : SEQUENCES) | (this.open > 0 ? BUSY : 0);
   }
 
   private async news(engine: LocalEngine): Promise<void> {
@@ -104,9 +111,15 @@ export class RankLoop {
     let at = 0;
     lengths.forEach((length, from) => {
       const list = deserialize(all.subarray(at, at + length)) as Parcel[];
-      for (const { to, message } of list) if (to === team.rank) this.take(message, from);
+      for (const { to, message } of list) if (to === team.rank) void this.takeIn(message, from);
       at += length;
     });
+  }
+
+  private async takeIn(message: ToEngine | FromEngine, from: number): Promise<void> {
+    this.open++;
+    await this.take(message, from);
+    this.open--;
   }
 }
 

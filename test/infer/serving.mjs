@@ -44,6 +44,12 @@ export async function trouble(t, { folder, engine: options, ranks, requests }) {
     }
     said.push(reason);
   }
+  // Grammars have a thread on each rank, which takes its time to start and to end.
+  const json = { prompt: 'T', maxTokens: 8, responseFormat: { type: 'json_object' }, temperature: 0 };
+  for await (const event of engine.generate(json)) if (event.type === 'text') said.push(event.text[0]);
+  const other = engine.generate(json);
+  for await (const event of engine.generate(json)) if (event.type === 'done') said.push(event.reason);
+  for await (const event of other) if (event.type === 'done') said.push(event.reason);
   let tokens = 0;
   for await (const event of engine.generate(requests[0])) tokens += event.ids?.length ?? 0;
   await engine.close();
