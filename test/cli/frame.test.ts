@@ -44,7 +44,7 @@ describe('fathom', () => {
 
 describe('README.md', () => {
   const readme = readFileSync(`${ROOT}/README.md`, 'utf8');
-  const lines = [...readme.matchAll(/^npx fathom ((?:tokenizer )?\w+)(.*)$/gm)];
+  const lines = [...readme.matchAll(/^npx fathom ((?:(?:network|plan|tokenizer) )?\w+)(.*)$/gm)];
 
   it('shows commands and options that exist', async () => {
     expect(lines.length).toBeGreaterThan(3);
