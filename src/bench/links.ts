@@ -1,5 +1,8 @@
+import type { LaunchedTransport } from '../expert/planes/open.js';
 import type { Transport } from '../expert/transport/transport.js';
-import type { Link } from '../spec/machine.js';
+import { meanCopies } from '../plan/exchange.js';
+import type { Link, Machine } from '../spec/machine.js';
+import { measureExchange } from './ep/exchange.js';
 import { lowerQuartile } from './measure.js';
 
 /** What joins ranks, measured over MPI: messages that go to a neighbour and come back. */
@@ -10,6 +13,23 @@ export interface Links {
   scaleUp: Link | null;
   /** Between hosts; null where there is one. */
   scaleOut: Link | null;
+  /** Dispatch and combine over all ranks. */
+  exchange: NonNullable<Machine['kernels']['exchange']>;
+}
+
+/** Rows of `mini` and `small` in kind: 4 of 8 experts a rank, BF16 both ways. */
+const EXCHANGE = { tokens: 1024, hidden: 512, topK: 4, wire: 'bf16:bf16', rounds: 9, bare: false } as const;
+const EXPERTS_PER_RANK = 8;
+
+/** Bytes a second of dispatch and of combine, copies of tokens for a rank's own experts counted as estimates count them. */
+function exchangeRate(transport: LaunchedTransport, perHost: number): number {
+  const { size } = transport.placement;
+  const experts = EXPERTS_PER_RANK * size;
+  const groups = { groups: size, groupsPerToken: size };
+  const { seconds } = measureExchange(transport, { ...EXCHANGE, ...groups, experts }, 0);
+  const shape = { routed: experts, perToken: EXCHANGE.topK, groups: 1, groupsPerToken: 1 };
+  const copies = meanCopies(shape, size, perHost);
+  return (2 * 2 * EXCHANGE.tokens * EXCHANGE.hidden * copies) / seconds;
 }
 
 const SMALL_BYTES = 64;
@@ -18,12 +38,15 @@ const [SMALL_ROUNDS, LARGE_ROUNDS] = [500, 9];
 const TAG = 71;
 
 /** Collective. @param source of the constants */
-export function measureLinks(transport: Transport, source: string): Links {
+export function measureLinks(transport: LaunchedTransport, source: string): Links {
   const { hosts, size } = transport.placement;
   const perHost = hosts.filter((host) => host === hosts[0]).length;
   const to = (peer: number | undefined) => (peer === undefined ? null : linkTo(transport, peer, source));
+  const rate = exchangeRate(transport, perHost);
+  const point = { devices: size, dispatchBytesPerSecond: rate, combineBytesPerSecond: rate };
   return {
     perHost,
+    exchange: { points: [point], source },
     scaleUp: to(perHost > 1 ? 1 : undefined),
     scaleOut: to(perHost < size ? perHost : undefined),
   };

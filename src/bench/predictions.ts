@@ -1,4 +1,5 @@
 import { nativeBackend } from '../backend/native/index.js';
+import { listParameters } from '../model/parameters.js';
 import { type EngineCosts, predictOps } from '../plan/ops.js';
 import type { Ui } from '../report/ui.js';
 import type { Machine } from '../spec/machine.js';
@@ -120,6 +121,51 @@ export const predictStep = (
   like: Backend,
   engine: EngineCosts,
 ): number => predictOps(countStep(config, model, like), engine).seconds;
+
+/** How a step is spread: ranks, and those that the experts of a layer lie on. */
+export interface RankSpread {
+  size: number;
+  expertParallel: number;
+}
+
+/**
+ * Seconds of a training step over ranks: what one rank computes of it, the rows that go to experts of others and back, and the sums
+ * of gradients; nothing overlaps. Undefined where the machine's links or such a share of the experts are not known.
+ * @param config of the whole step
+ */
+export function predictRankedStep(
+  config: TrainConfig,
+  model: ModelConfig,
+  { size, expertParallel }: RankSpread,
+  like: Backend,
+  { engine, node, kernels }: Machine,
+): number | undefined {
+  const link = size > node.devices ? node.scaleOut : node.scaleUp;
+  const experts = model.n_routed_experts / expertParallel;
+  if (!engine || !link || !Number.isInteger(experts) || experts < model.num_experts_per_tok) return undefined;
+  const own = { ...config, batchSequences: config.batchSequences / size };
+  const alone = { ...model, n_routed_experts: experts, n_group: 1, topk_group: 1 };
+  const seconds = predictStep(own, alone, like, engine);
+  const { rowBytes, sumBytes } = rankTraffic(own, model, { size, expertParallel });
+  const rate = link.effectiveBytesPerSecond.value;
+  const exchange = kernels.exchange?.points.find(({ devices }) => devices >= expertParallel);
+  const rows = rowBytes / (exchange?.dispatchBytesPerSecond ?? rate);
+  return seconds + rows + sumBytes / rate;
+}
+
+/** Rows there and back, forwards and backwards, in BF16; gradients reduced and parameters gathered in FP32. */
+function rankTraffic(config: TrainConfig, model: ModelConfig, { size, expertParallel }: RankSpread) {
+  const tokens = config.batchSequences * config.sequenceLength;
+  const layers = model.num_hidden_layers - model.first_k_dense_replace + model.num_nextn_predict_layers;
+  const copies = expertParallel * (1 - (1 - 1 / expertParallel) ** model.num_experts_per_tok);
+  const away = expertParallel > 1 ? copies : 0;
+  const elements = ({ shape }: { shape: readonly number[] }) => shape.reduce((n, d) => n * d, 1);
+  const dense = listParameters(model).filter(({ name }) => !name.includes('.experts.'));
+  return {
+    rowBytes: 4 * layers * tokens * away * model.hidden_size * 2,
+    sumBytes: 2 * 4 * dense.reduce((n, one) => n + elements(one), 0) * ((size - 1) / size),
+  };
+}
 
 /** What a mean step of decoding was like. */
 export interface MeanDecoding {

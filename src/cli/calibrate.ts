@@ -63,8 +63,9 @@ async function calibrateLinks(file: string): Promise<Outcome> {
       const machine = parseMachine(readJsonFile(file), file);
       const date = new Date().toISOString().slice(0, 10);
       const source = `mpirun -n ${transport.placement.size} fathom calibrate, ${transport.library}, ${date}`;
-      const { perHost, ...links } = measureLinks(transport, source);
-      const joined = { ...machine, node: { devices: perHost, ...links } };
+      const { perHost, exchange, ...links } = measureLinks(transport, source);
+      const kernels = { ...machine.kernels, exchange };
+      const joined = { ...machine, kernels, node: { devices: perHost, ...links } };
       if (transport.rank === 0) writeMachine(file, joined);
       return { json: { file, machine: joined }, text: `${linksText(joined)}\n\n${file}` };
     },
@@ -106,8 +107,9 @@ async function checkFile(session: Session, file: string, steps: number): Promise
 const linkText = (link: Link | null): string =>
   link ? `${si(link.latencySeconds.value, 's')}, ${si(link.effectiveBytesPerSecond.value, 'B/s')}` : 'none';
 
-const linksText = ({ node }: Machine): string =>
+const linksText = ({ node, kernels }: Machine): string =>
   list([
+    ['dispatch, combine', si(kernels.exchange?.points[0]?.dispatchBytesPerSecond ?? Number.NaN, 'B/s')],
     ['ranks of a host', String(node.devices)],
     ['between them', linkText(node.scaleUp)],
     ['between hosts', linkText(node.scaleOut)],

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import type { RankSpread } from '../bench/predictions.js';
 import { UserError } from '../errors.js';
 import { readJsonFile } from '../files.js';
 import type { EngineInfo, EngineStats } from '../infer/engine.js';
@@ -26,28 +27,37 @@ export type EngineCosts = NonNullable<Machine['engine']>;
  * @throws UserError where the file is none
  */
 export async function engineCosts(): Promise<EngineCosts | undefined> {
-  const { cacheFolder } = await import('../bench/random-model.js');
-  const file = join(cacheFolder(), 'machine.json');
-  return existsSync(file) ? parseMachine(readJsonFile(file), file).engine : undefined;
+  return (await calibrated())?.engine;
 }
 
-/** The step of a finished run; undefined where this machine is not calibrated, or not for such a model. */
-export async function predictedStep({
-  out,
-  tokensPerSecond,
-  mfu,
-}: TrainResult): Promise<Predicted | undefined> {
-  // Without the native backend nothing was calibrated.
-  const engine = mfu === null ? undefined : await engineCosts();
-  if (!engine) return undefined;
-  const { predictStep } = await import('../bench/predictions.js');
+/** This machine as `fathom calibrate` left it. */
+async function calibrated(): Promise<Machine | undefined> {
+  const { cacheFolder } = await import('../bench/random-model.js');
+  const file = join(cacheFolder(), 'machine.json');
+  return existsSync(file) ? parseMachine(readJsonFile(file), file) : undefined;
+}
+
+/** The step of a finished run, over ranks or not; undefined where this machine is not calibrated, or not for such a model. */
+export async function predictedStep(
+  result: TrainResult & { ranks?: RankSpread },
+): Promise<Predicted | undefined> {
+  const { out, tokensPerSecond, mfu, ranks } = result;
+  // Without the native backend nothing was calibrated; over ranks no utilisation is told.
+  const machine = mfu === null && !ranks ? undefined : await calibrated();
+  if (!machine?.engine) return undefined;
+  const { engine } = machine;
+  const { predictRankedStep, predictStep } = await import('../bench/predictions.js');
   const { selectBackend } = await import('../backend/select.js');
   const { checkedConfig } = await import('../train/run-file.js');
   const { tokensPerStep } = await import('../train/config.js');
   const run = readJsonFile(join(out, 'run.json')) as { config: unknown };
   const { config, model } = checkedConfig(run.config, join(out, 'run.json'));
   if (model.attention_kind !== 'mla') return undefined;
-  const predictedSeconds = predictStep(config, model, selectBackend('auto', engine.threads), engine);
+  const like = selectBackend('auto', engine.threads);
+  const predictedSeconds = ranks
+    ? predictRankedStep(config, model, ranks, like, machine)
+    : predictStep(config, model, like, engine);
+  if (predictedSeconds === undefined) return undefined;
   const measuredSeconds = tokensPerStep(config) / tokensPerSecond;
   const deviation = predictedSeconds / measuredSeconds - 1;
   return { predictedSeconds, measuredSeconds, deviation, threads: engine.threads };

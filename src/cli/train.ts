@@ -2,6 +2,7 @@ import { basename, extname, join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { TRAINABLE_PRESETS } from '../spec/presets.js';
 import type { RankOptions } from '../train/ranks.js';
+import type { TrainResult } from '../train/run.js';
 import type { RunOptions } from '../train/run-file.js';
 import { addCorpusOptions, type CorpusFlags } from './corpus.js';
 import { addEngineOptions, type EngineFlags, PRECISIONS, type Precision, present } from './engine.js';
@@ -80,11 +81,16 @@ export function addTrain(program: Command): void {
     if (await isRank(flags)) return trainRank(options, session);
     const { runTraining } = await import('../train/run.js');
     const result = await runTraining(options, session);
-    const { predictedLine, predictedStep } = await import('./predicted.js');
-    const { predicted, text: line } = await predictedLine('step', () => predictedStep(result));
-    const text = await describeTraining(result);
-    return { json: predicted ? { ...result, predicted } : result, text: line ? `${text}\n${line}` : text };
+    return besideItsPrediction(result);
   });
+}
+
+/** What a run was like, with its step as this machine's calibration predicts it. */
+async function besideItsPrediction(result: TrainResult): Promise<Outcome> {
+  const { predictedLine, predictedStep } = await import('./predicted.js');
+  const { predicted, text: line } = await predictedLine('step', () => predictedStep(result));
+  const text = await describeTraining(result);
+  return { json: predicted ? { ...result, predicted } : result, text: line ? `${text}\n${line}` : text };
 }
 
 /** One rank of `mpirun … fathom train`; rank 0 alone speaks. */
@@ -98,7 +104,7 @@ async function trainRank(
     () => openOnPlanes(options),
     async (transport) => {
       const result = await trainOnRanks(transport, options, session);
-      return { json: result, text: await describeTraining(result) };
+      return transport.rank === 0 ? besideItsPrediction(result) : {};
     },
   );
 }

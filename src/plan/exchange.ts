@@ -47,7 +47,11 @@ export function exchangeSeconds(
 }
 
 /** Copies of a token that the slower kind of link carries. */
-export function meanCopies(experts: ExpertShape, devices: number, perNode: number): number {
+export function meanCopies(
+  experts: Pick<ExpertShape, 'routed' | 'perToken' | 'groups' | 'groupsPerToken'>,
+  devices: number,
+  perNode: number,
+): number {
   const nodes = Math.ceil(devices / perNode);
   const places = nodes > 1 ? nodes : devices;
   // A token's groups lie on as many places at most; where a group is spread over several, it may use all of those.
