@@ -31,7 +31,7 @@ export function parsePredictions(json: unknown, source: string): Predictions {
 const [WORST, MEDIAN] = [0.25, 0.1];
 
 const CAUSE =
-  'a step is the sum of its operations, each with a cost per call, per operation and per byte; what lies in which cache at a size between is not modelled, and other programs use the machine';
+  'a step is the sum of its operations, whose bytes come as fast as so much memory is read; writes cost more than that where steps outgrow the caches, fixed parts of attention grow with the batch, and other programs use the machine';
 
 /** The engine's own steps on a calibrated machine: the same descriptions, run and estimated. */
 export function thisMachine(found: Predictions | undefined): Reproduction {
