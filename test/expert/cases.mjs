@@ -142,8 +142,8 @@ export const cases = {
   },
 
   /**
-   * The case `options.inner` on two planes, the first of which fails between all nodes while the numbers of `options.down`
-   * messages are sent; what was sent on it arrives once it works again. Gives the result and what was seen.
+   * The case `options.inner` on two planes, the first of which fails between all nodes as `options.down`
+   * says (`failing`); what was sent on it arrives once it works again. Gives the result and what was seen.
    */
   async planes(t, options) {
     const { PlaneTransport } = await dist('expert/planes/transport.js');
@@ -244,7 +244,7 @@ export const cases = {
   },
 };
 
-/** A transport whose ranks with even places lose messages to other nodes, from their `from`th to their `to`th; they come late. */
+/** A transport whose ranks with even places lose messages to other nodes after their `from`th, for `to - from` looks; they come late. */
 function failing(t, [from, to]) {
   const { perNode } = t.placement;
   const concerned = (rank) => t.rank % 2 === 0 && Math.floor(rank / perNode) !== Math.floor(t.rank / perNode);
@@ -259,9 +259,8 @@ function failing(t, [from, to]) {
     send: {
       value: (data, rank, tag) => {
         if (!concerned(rank)) return t.send(data, rank, tag);
-        const lost = down();
-        sent++;
-        if (!lost) {
+        if (!down()) {
+          sent++;
           release();
           return t.send(data, rank, tag);
         }

@@ -30,7 +30,7 @@ const STEPS = 75;
 const CUT_AT = 20;
 /** The plane is back this many steps later, the only link after some seconds, as no step ends without it. */
 const CUT_STEPS = 20;
-const CUT_SECONDS = 5;
+const CUT_SECONDS = 3;
 
 /** One of two planes cut for some steps, and the only link cut for some seconds. */
 export async function measureCuts(): Promise<CutResult[]> {

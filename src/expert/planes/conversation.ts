@@ -25,7 +25,7 @@ export interface Held {
 }
 
 /** Frames after which an acknowledgement is sent by itself, where none goes along with other frames. */
-const MOST_UNTOLD = 8;
+const MOST_UNTOLD = 32;
 
 /**
  * All messages between this rank and one of another node. Frames carry numbers and are kept until they are acknowledged, so

@@ -3,8 +3,11 @@
  * rank to rank. A header of 40 bytes, then a payload. An acknowledgement is a frame without number and payload.
  */
 
-/** Bytes of a payload at most: short enough that a forwarded message is under way in pieces, long against its header. */
-export const PAYLOAD_BYTES = 1 << 18;
+/**
+ * Bytes of a payload at most. With its header it stays below 64 KiB, up to which Open MPI sends over TCP at once (`btl_tcp_eager_limit`):
+ * beyond, the receiver's consent would queue behind what it sends itself.
+ */
+export const PAYLOAD_BYTES = 60 << 10;
 export const FRAME_HEADER_BYTES = 40;
 export const FRAME_BYTES = FRAME_HEADER_BYTES + PAYLOAD_BYTES;
 

@@ -13,7 +13,7 @@ import { FRAME_BYTES, readHeader } from './frame.js';
 /** Of all frames, within nodes and between them. */
 const TAG = 30_000;
 /** Frames that may come on a way while this rank computes: from another node, and from a neighbour. */
-const [OPEN_ACROSS, OPEN_WITHIN] = [8, 2];
+const [OPEN_ACROSS, OPEN_WITHIN] = [16, 4];
 /** Silence after which a link is taken for cut, and below which it is taken for whole again; beats come every 0.25 s. */
 const [DOWN_SECONDS, UP_SECONDS] = [1, 0.6];
 const LOOK_MS = 20;

@@ -43,6 +43,7 @@ export class PlaneTransport implements Transport {
   /** The ranks of this node. */
   private readonly near: Group;
   private groups = 0;
+  private readonly neighbours = new Map<number, Group>();
 
   /** Collective. @throws UserError where nodes and planes do not go together */
   constructor(
@@ -75,6 +76,8 @@ export class PlaneTransport implements Transport {
   }
 
   share(bytes: number, ranks: number): SharedMemory {
+    // Nobody serves others within `base.share`: it is entered when all are there.
+    this.sharing(ranks).barrier().wait();
     const memory = this.base.share(bytes, ranks);
     const counter = (index: number) => new PlaneCounter(memory.counter(index), this.router);
     return { bytes: memory.bytes, stride: memory.stride, counter };
@@ -145,6 +148,13 @@ export class PlaneTransport implements Transport {
         return pending.wait();
       },
     };
+  }
+
+  /** So many neighbours; collective over all ranks the first time. */
+  private sharing(ranks: number): Group {
+    const group = this.neighbours.get(ranks) ?? this.watched(this.base.split(Math.floor(this.rank / ranks)));
+    this.neighbours.set(ranks, group);
+    return group;
   }
 
   private watched(inner: Group): Group {
