@@ -172,7 +172,7 @@ async function measureLinks(
       limits: LIMITS.map((nodes, i) => ({ nodes, result: exchanges[i]! })),
       formats: FORMATS.map((combine, i) => ({ combine, result: exchanges[LIMITS.length + i]! })),
       training: training[0],
-      torch: peers ? await torchExchange(peers, hosts.mpirun(PER_HOST), LINK_CASE) : null,
+      torch: peers ? await torchExchange(peers, hosts, PER_HOST, LINK_CASE) : null,
     };
   } finally {
     hosts.close();

@@ -22,6 +22,8 @@ export interface Hosts {
   readonly count: number;
   /** Names of a host's links, by plane. */
   readonly planes: readonly string[];
+  /** Address of the first host on plane 0. */
+  readonly address: string;
   /** Arguments of mpirun that start so many ranks on each of the first `hosts`, all by default. */
   mpirun(perHost: number, hosts?: number): string[];
   /** Cuts or restores a host's link. */
@@ -93,6 +95,7 @@ export function makeHosts(count: number, bytesPerSecond: number, planes = 1): Ho
   return {
     count,
     planes: ofHosts.map(linkOf),
+    address: addressOf(slot, 0, 0),
     mpirun: (perHost, hosts = count) => launchArguments(agent, slot, hosts, perHost, networks.at(-1)!),
     link: (host, up, plane = 0) => must('ip', 'link', 'set', vethOf(slot, host, plane), up ? 'up' : 'down'),
     sentBytes: () =>
