@@ -21,6 +21,8 @@ export interface PlanBenchOptions {
   plans: number;
   /** Beside llm-analysis. */
   peers: boolean;
+  /** Beside Calculon, whose checkout this folder is. */
+  calculon?: string;
 }
 
 export interface PlanPeer {
@@ -28,7 +30,7 @@ export interface PlanPeer {
   version: string;
   configurations: number;
   secondsEach: number;
-  /** Its time over ours, each configuration estimated anew; and over ours in a search. */
+  /** Its time over ours of the same configurations, each estimated anew; and over ours in a search. */
   ratio: number;
   searchRatio: number;
 }
@@ -57,7 +59,7 @@ export async function benchPlan(options: PlanBenchOptions, ui: Ui): Promise<Plan
   const search = measureSearch(options.plans);
   const estimate = measure(() => void estimateTraining(shape, cluster, DEEPSEEK_V3_PLAN), 15);
   const dense = measureDense();
-  const peers = options.peers ? await measurePeers(dense.secondsEach, search.secondsEach, ui) : [];
+  const peers = await measurePeers(options, dense.secondsEach, search.secondsEach, ui);
   const command = measureCommand(options.plans);
   return { node: process.version, threads: availableParallelism(), estimate, search, command, dense, peers };
 }
@@ -103,15 +105,41 @@ const DENSE: readonly Pick<TrainPlan, 'tensor' | 'pipeline' | 'data' | 'microBat
 ];
 const BATCH = { globalBatch: 1024, length: 4096 } as const;
 
+const denseRun = { ...DEEPSEEK_V3_PLAN, expert: 1, schedule: '1f1b', format: 'bf16' } as const;
+
 function measureDense(): PlanReport['dense'] {
-  const shape = parseModelShape(PUBLIC_MODELS['llama-3.1-70b'].config);
-  const cluster = { name: '1,024 H100', machine: machineNamed('h100'), nodes: 128 };
-  const rest = { expert: 1, schedule: '1f1b', format: 'bf16' } as const;
-  const plans = DENSE.map((sizes) => ({ ...DEEPSEEK_V3_PLAN, ...BATCH, ...rest, ...sizes }));
+  const { config } = PUBLIC_MODELS['llama-3.1-70b'];
+  const plans = DENSE.map((sizes) => ({ ...denseRun, ...BATCH, ...sizes }));
+  return { configurations: plans.length, secondsEach: secondsAnew(config, 128, plans) };
+}
+
+/** The example of Calculon's README, megatron-1T on 3,072 devices; a gated MLP with as many weights stands for its plain one. */
+const MEGATRON_1T = {
+  model_type: 'llama',
+  hidden_size: 25600,
+  intermediate_size: 68266,
+  num_attention_heads: 160,
+  num_key_value_heads: 160,
+  num_hidden_layers: 128,
+  vocab_size: 51200,
+  max_position_embeddings: 2048,
+  tie_word_embeddings: false,
+  attention_bias: false,
+  mlp_bias: false,
+};
+const CALCULON_PLAN: TrainPlan = {
+  ...denseRun,
+  ...{ tensor: 4, pipeline: 64, data: 12, microBatch: 4, globalBatch: 3072, length: 2048, recompute: 'full' },
+};
+
+/** Seconds of an estimate on H100s, nothing kept from another. */
+function secondsAnew(config: Record<string, unknown>, nodes: number, plans: readonly TrainPlan[]): number {
+  const shape = parseModelShape(config);
+  const cluster = { name: `${8 * nodes} H100`, machine: machineNamed('h100'), nodes };
   const { median } = measure(() => {
     for (const plan of plans) estimateTraining(shape, cluster, plan);
   }, 15);
-  return { configurations: plans.length, secondsEach: median / plans.length };
+  return median / plans.length;
 }
 
 interface PeerTiming {
@@ -120,17 +148,33 @@ interface PeerTiming {
   secondsEach: number;
 }
 
-async function measurePeers(each: number, searchEach: number, ui: Ui): Promise<PlanPeer[]> {
+async function measurePeers(
+  { peers, calculon }: PlanBenchOptions,
+  denseEach: number,
+  searchEach: number,
+  ui: Ui,
+): Promise<PlanPeer[]> {
+  const named = async (name: string, script: string, argument: string, each: number): Promise<PlanPeer> => {
+    const timing = (await runPeerScript(script, [argument], ui)) as PeerTiming;
+    const { secondsEach } = timing;
+    return { name, ...timing, ratio: secondsEach / each, searchRatio: secondsEach / searchEach };
+  };
+  const found: PlanPeer[] = [];
+  if (peers)
+    found.push(await besideLlmAnalysis((file) => named('llm-analysis', 'plan_peer.py', file, denseEach)));
+  if (calculon !== undefined) {
+    const each = secondsAnew(MEGATRON_1T, 384, [CALCULON_PLAN]);
+    found.push(await named('Calculon', 'calculon_peer.py', path.resolve(calculon), each));
+  }
+  return found;
+}
+
+async function besideLlmAnalysis(run: (file: string) => Promise<PlanPeer>): Promise<PlanPeer> {
   const folder = mkdtempSync(path.join(tmpdir(), 'fathom-plan-'));
   try {
     const file = path.join(folder, 'configs.json');
     writeFileSync(file, JSON.stringify(DENSE.map((sizes) => ({ ...BATCH, ...sizes }))));
-    const named = async (name: string, script: string, args: readonly string[]): Promise<PlanPeer> => {
-      const timing = (await runPeerScript(script, args, ui)) as PeerTiming;
-      const { secondsEach } = timing;
-      return { name, ...timing, ratio: secondsEach / each, searchRatio: secondsEach / searchEach };
-    };
-    return [await named('llm-analysis', 'plan_peer.py', [file])];
+    return await run(file);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

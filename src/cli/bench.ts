@@ -168,13 +168,17 @@ function addPlanBench(bench: Command): void {
     .description('measure the planner: one estimate, a search, and beside planners in Python (FATHOM_PEERS)')
     .option('--plans <n>', 'plans of DeepSeek-V3 on 2,048 H800 to predict', integer(1), 100_000)
     .option('--no-peers', 'leave llm-analysis out')
+    .option('--calculon <dir>', 'beside Calculon too: its checkout (https://github.com/calculon-ai/calculon)')
     .option('--out <file>', 'where the results go as JSON (default: bench/results/plan.json)');
-  runs<{ plans: number; peers: boolean; out?: string }>(command, async (session, { out, ...flags }) => {
-    const { benchPlan } = await import('../bench/plan.js');
-    const { planBenchText } = await import('../bench/plan-text.js');
-    const report = await benchPlan(flags, session);
-    return save(report, planBenchText(report), out ?? defaultFile('plan', undefined));
-  });
+  runs<{ plans: number; peers: boolean; calculon?: string; out?: string }>(
+    command,
+    async (session, { out, ...flags }) => {
+      const { benchPlan } = await import('../bench/plan.js');
+      const { planBenchText } = await import('../bench/plan-text.js');
+      const report = await benchPlan(flags, session);
+      return save(report, planBenchText(report), out ?? defaultFile('plan', undefined));
+    },
+  );
 }
 
 function addNumericsBench(bench: Command): void {

@@ -28,7 +28,7 @@ describe.skipIf(noMount)(`little shared memory ${noMount ?? ''}`, () => {
     fs.writeFileSync(corpus, 'the same words again and again\n'.repeat(4000));
     const train = [CLI, 'train', '--preset', 'tiny', '--precision', 'bf16', '--data', corpus, '--out'];
     const command = ['mpirun', '-n', '2', ...MPIRUN, process.execPath, ...train, path.join(folder, 'run')];
-    const mount = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"';
+    const mount = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"';
     const { status, stderr } = spawnSync('unshare', ['-m', 'sh', '-c', mount, 'sh', ...command], {
       encoding: 'utf8',
     });
