@@ -1,5 +1,5 @@
 import { table } from '../report/table.js';
-import { bytes, duration, percent, rate } from '../report/units.js';
+import { bytes, duration, percent, rate, si } from '../report/units.js';
 import type { CutResult } from './ep/cuts.js';
 import type { ExchangeResult } from './ep/exchange.js';
 import { type FaultResult, LOST_AFTER_SECONDS } from './ep/faults.js';
@@ -22,7 +22,7 @@ export function epText(report: EpReport): string {
       `${ranks} ranks, ${bytes(dispatchBytes)} out`,
       bytes(result.bytesPerRank),
       duration(result.seconds),
-      rate(result.bytesPerRank / result.seconds, 'B'),
+      si(result.bytesPerRank / result.seconds, 'B/s'),
       ofBare(result),
       percent(result.codecShare),
       percent(result.waitShare),
@@ -117,7 +117,11 @@ function linkTables(link: LinkReport): string[] {
     percent(result.codecShare),
   ];
   const byNodes = limits.map((one) =>
-    row(`${one.nodes} nodes, ${one.result.copiesPerToken.toFixed(2)} copies`, one, all),
+    row(
+      `${one.nodes} ${one.nodes === 1 ? 'node' : 'nodes'}, ${one.result.copiesPerToken.toFixed(2)} copies`,
+      one,
+      all,
+    ),
   );
   const byFormat = formats.map((one) => row(`fp8:${one.combine}`, one, bf16));
   const peer = [
