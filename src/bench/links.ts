@@ -1,5 +1,5 @@
 import type { LaunchedTransport } from '../expert/planes/open.js';
-import type { Transport } from '../expert/transport/transport.js';
+import { ranksBeside, type Transport } from '../expert/transport/transport.js';
 import { meanCopies } from '../plan/exchange.js';
 import type { Link, Machine } from '../spec/machine.js';
 import { measureExchange } from './ep/exchange.js';
@@ -39,8 +39,8 @@ const TAG = 71;
 
 /** Collective. @param source of the constants */
 export function measureLinks(transport: LaunchedTransport, source: string): Links {
-  const { hosts, size } = transport.placement;
-  const perHost = hosts.filter((host) => host === hosts[0]).length;
+  const { size } = transport.placement;
+  const perHost = ranksBeside(transport.placement, 0);
   const to = (peer: number | undefined) => (peer === undefined ? null : linkTo(transport, peer, source));
   const rate = exchangeRate(transport, perHost);
   const point = { devices: size, dispatchBytesPerSecond: rate, combineBytesPerSecond: rate };

@@ -5,6 +5,7 @@ import type { Ui } from '../report/ui.js';
 import type { Machine } from '../spec/machine.js';
 import type { ModelConfig } from '../spec/model.js';
 import type { Backend } from '../tensor/backend.js';
+import { elementCount } from '../tensor/tensor.js';
 import type { TrainConfig } from '../train/config.js';
 import { predictLedger } from '../train/ledger.js';
 import type { Measuring } from './calibrate.js';
@@ -159,11 +160,10 @@ function rankTraffic(config: TrainConfig, model: ModelConfig, { size, expertPara
   const layers = model.num_hidden_layers - model.first_k_dense_replace + model.num_nextn_predict_layers;
   const copies = expertParallel * (1 - (1 - 1 / expertParallel) ** model.num_experts_per_tok);
   const away = expertParallel > 1 ? copies : 0;
-  const elements = ({ shape }: { shape: readonly number[] }) => shape.reduce((n, d) => n * d, 1);
   const dense = listParameters(model).filter(({ name }) => !name.includes('.experts.'));
   return {
     rowBytes: 4 * layers * tokens * away * model.hidden_size * 2,
-    sumBytes: 2 * 4 * dense.reduce((n, one) => n + elements(one), 0) * ((size - 1) / size),
+    sumBytes: 2 * 4 * dense.reduce((n, one) => n + elementCount(one.shape), 0) * ((size - 1) / size),
   };
 }
 

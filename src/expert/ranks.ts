@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { type MpiTransport, openMpi } from './transport/mpi.js';
-import type { Transport } from './transport/transport.js';
+import { ranksBeside, type Transport } from './transport/transport.js';
 
 /** How a command runs over the ranks of an MPI job. */
 export interface RankSettings {
@@ -33,6 +33,5 @@ export function openRanks({ ranksPerNode, lostAfter }: RankSettings): MpiTranspo
 
 /** The CPUs of a host shared out among its ranks. */
 export function threadsOfRank({ placement, rank }: Transport): number {
-  const neighbours = placement.hosts.filter((host) => host === placement.hosts[rank]).length;
-  return Math.max(1, Math.floor(availableParallelism() / neighbours));
+  return Math.max(1, Math.floor(availableParallelism() / ranksBeside(placement, rank)));
 }

@@ -1,6 +1,6 @@
 import { statfsSync } from 'node:fs';
 import type { Team } from '../expert/team.js';
-import type { Group, SharedMemory } from '../expert/transport/transport.js';
+import { type Group, ranksBeside, type SharedMemory } from '../expert/transport/transport.js';
 
 /** Elements at which shards and what lies in them begin: whole cache lines. */
 export const ALIGNMENT = 16;
@@ -128,13 +128,14 @@ export class Shards {
  * messages then.
  */
 export function neighboursOf({ transport, world }: Team, elements: number): Neighbours | undefined {
-  const { perNode: count, hosts } = transport.placement;
+  const { placement, rank } = transport;
+  const count = placement.perNode;
   const bytes = 4 * elements;
-  const onHost = hosts.filter((host) => host === hosts[transport.rank]).length;
+  const onHost = ranksBeside(placement, rank);
   const fits = Int32Array.of(onHost * bytes <= SHARE * freeSharedBytes() ? 1 : 0);
   world.allReduce(fits, 'min').wait();
   if (count === 1 || fits[0] === 0) return undefined;
-  return { memory: transport.share(bytes, count), count, local: transport.rank % count };
+  return { memory: transport.share(bytes, count), count, local: rank % count };
 }
 
 /** Part of a host's shared memory that gradients may take; tokens on their way need some, too. */

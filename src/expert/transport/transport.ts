@@ -26,6 +26,9 @@ export interface Placement {
 }
 
 export const nodesOf = ({ size, perNode }: Placement): number => size / perNode;
+/** Ranks on the host of `rank`, itself included. */
+export const ranksBeside = ({ hosts }: Placement, rank: number): number =>
+  hosts.filter((host) => host === hosts[rank]).length;
 export const nodeOf = ({ perNode }: Placement, rank: number): number => Math.floor(rank / perNode);
 
 /** A count in shared memory; it only grows and wraps at 2^32. */
